@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ class FGSM(Perturbation):
     """
 
     epsilon: float = 0.01
+    norm: ClassVar[Norm] = "linf"
 
     @property
     def num_steps(self) -> int:
@@ -80,6 +81,7 @@ class FGM(Perturbation):
 
     epsilon: float = 0.3
     scope: Scope = "sequence"
+    norm: ClassVar[Norm] = "l2"
 
     @property
     def num_steps(self) -> int:

@@ -1,0 +1,272 @@
+"""The model card: a run's own files as YAML metadata and Markdown."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from textadv.card import escape
+from textadv.card.figures import Figures, Share
+from textadv.errors import DataError, shown
+
+__all__ = ["render_card"]
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_TASKS = {
+    "multi_label_classification": "multi-label text classification",
+    "regression": "text regression",
+}
+_PIPELINE_OPTIONS = {
+    "multi_label_classification": ", top_k=None",
+    "regression": ', function_to_apply="none"',
+}
+
+
+def render_card(
+    run_dir: str | Path, *, repo_id: str | None = None, report_dir: str | Path | None = None
+) -> str:
+    """Render the model card of a run: YAML metadata and Markdown.
+
+    Only what the run's files record is printed; every rate comes with its count and a 95 %
+    interval. The same files give the same card.
+
+    Args:
+        run_dir: Run directory with `model/`, `recipe.yaml` and, where they exist, `env.json`,
+            `metrics.jsonl` and `report.json`.
+        repo_id: Repository the card is for; the recipe's `hub.repo` when not given.
+        report_dir: Folder of `report.json`, when it is not `run_dir`.
+
+    Raises:
+        DataError: A file is missing, damaged, or contradicts itself.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    run = _Run(Path(run_dir), Path(report_dir or run_dir), repo_id)
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    environment.filters |= {
+        name: getattr(escape, name) for name in ("cell", "code", "fenced", "text")
+    }
+    template = files("textadv").joinpath("templates/card.md.j2").read_text(encoding="utf-8")
+    body = environment.from_string(template).render(run.facts()).strip()
+    return f"---\n{run.metadata()}\n---\n\n{body}\n"
+
+
+class _Run:
+    """The files of a run, and what the card says about them."""
+
+    def __init__(self, folder: Path, report_dir: Path, repo_id: str | None) -> None:
+        self.folder = folder
+        self.recipe = _read(folder / "recipe.yaml", yaml.safe_load)
+        self.model = _read(folder / "model" / "config.json", json.loads)
+        self.env = _read(folder / "env.json", json.loads, required=False)
+        report = _read(report_dir / "report.json", json.loads, required=False)
+        self.report = Figures(report) if report else None
+        self.repo_id = repo_id or self.block("hub").get("repo")
+        self.versions = self.env.get("versions") or {}
+        self.problem = str(self.model.get("problem_type"))
+
+    def block(self, name: str) -> dict[str, Any]:
+        value = self.recipe.get(name)
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def title(self) -> str:
+        return str(self.repo_id).rpartition("/")[2] if self.repo_id else self.folder.resolve().name
+
+    @property
+    def data(self) -> str:
+        data = self.block("data")
+        return _without_folder(data.get("name") or data.get("train") or "unnamed data")
+
+    def metadata(self) -> str:
+        from huggingface_hub import ModelCardData
+
+        hub, dataset = self.block("hub"), self.block("data").get("name")
+        adversarial = self.block("objective").get("name", "clean") != "clean"
+        results = list(self.results())
+        card = ModelCardData(
+            language=hub.get("language"),
+            license=hub.get("license"),
+            library_name="transformers",
+            pipeline_tag="text-classification",
+            base_model=_hub_id(self.block("model").get("name")),
+            datasets=[dataset] if _hub_id(dataset) else None,
+            metrics=["accuracy"] if results else None,
+            tags=["textadv", *(["adversarial-training"] if adversarial else [])],
+            model_name=escape.visible(self.title),
+            eval_results=results or None,
+        )
+        return str(card.to_yaml(line_break="\n")).strip()
+
+    def results(self) -> Iterator[Any]:
+        from huggingface_hub import EvalResult
+
+        report, data = self.report, self.block("data")
+        if report is None:
+            return
+        dataset = _hub_id(data.get("name"))
+
+        def result(kind: str, name: str, share: Share, arguments: Mapping[str, Any]) -> Any:
+            return EvalResult(
+                task_type="text-classification",
+                dataset_type=dataset or "custom",
+                dataset_name=escape.visible(_without_folder(report.data)),
+                dataset_config=data.get("config") if dataset else None,
+                metric_type=kind,
+                metric_name=name,
+                metric_value=round(share.k / share.n, 4),
+                metric_args={**arguments, "seed": report.seed, **share.arguments()},
+            )
+
+        if report.clean is not None:
+            yield result("accuracy", "Accuracy", report.clean, {})
+        for attack in report.attacks:
+            name = escape.visible(attack.name)
+            arguments = {"attack": name, "query_budget": attack.query_budget}
+            label = f"Accuracy under attack ({name})"
+            yield result("accuracy_under_attack", label, attack.share, arguments)
+        for row in report.embedding:
+            name = escape.visible(row.name)
+            label = f"Accuracy under perturbation ({name})"
+            arguments = {"perturbation": name, **row.settings}
+            yield result("accuracy_under_perturbation", label, row.share, arguments)
+
+    def facts(self) -> dict[str, Any]:
+        names = self.model.get("id2label") or {}
+        blocks = ("model", "data", "objective", "training")
+        settings = {name: self.recipe[name] for name in blocks if name in self.recipe}
+        return {
+            "title": self.title,
+            "base_model": _without_folder(self.block("model").get("name", "an unnamed model")),
+            "task": _TASKS.get(self.problem, "text classification"),
+            "data": self.data,
+            "objective": self.block("objective").get("name", "clean"),
+            "version": self.versions.get("textadv", ""),
+            "labels": sorted((int(key), name) for key, name in names.items()),
+            "report": self.report,
+            "report_data": _without_folder(self.report.data) if self.report else "",
+            "limits": list(self.limits()),
+            "steps": _steps(self.folder / "metrics.jsonl"),
+            "settings": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).strip(),
+            "environment": self.environment(),
+            "loading": self.loading(),
+            "repeating": "\n".join(self.commands()),
+        }
+
+    def environment(self) -> list[str]:
+        python = [f"Python {self.env['python']}"] if "python" in self.env else []
+        device = [str(self.env["device"])] if "device" in self.env else []
+        return device + python + [f"{name} {found}" for name, found in self.versions.items()]
+
+    def limits(self) -> Iterator[str]:
+        report, length = self.report, self.block("data").get("max_length")
+        if report:
+            yield (
+                "The figures hold for these attacks, budgets and data. Other attacks, larger "
+                "budgets or an attacker who adapts to this model can do better."
+            )
+            yield (
+                "One trained model: the intervals cover the choice of examples, not that of the "
+                "training seed."
+            )
+            if report.attacks:
+                yield "No person checked that the changed texts keep their label."
+            else:
+                yield "No attack on texts was run; figures in embedding space do not replace one."
+            unresolved = sum(attack.unresolved for attack in report.attacks)
+            if unresolved:
+                yield f"{unresolved} searches ended without a result and count as unresolved."
+        yield "Nothing is known about languages, domains and kinds of text that were not measured."
+        if length is not None:
+            yield f"Inputs were cut to {escape.text(length)} tokens in training."
+
+    def loading(self) -> str:
+        pair = len(self.block("data").get("text") or ()) == 2
+        example = '{"text": "First text.", "text_pair": "Second text."}' if pair else '"A text."'
+        model = json.dumps(self.repo_id or "run/model")
+        options = _PIPELINE_OPTIONS.get(self.problem, "")
+        return (
+            "from transformers import pipeline\n\n"
+            f'classifier = pipeline("text-classification", model={model}{options})\n'
+            f"print(classifier({example}))"
+        )
+
+    def commands(self) -> Iterator[str]:
+        version = self.versions.get("textadv")
+        yield "pip install " + _quoted(f"textadv=={version}" if version else "textadv")
+        yield "textadv train recipe.yaml --output-dir run  # recipe.yaml is in this repository"
+        report = self.report
+        if report is None:
+            return
+        for budget in dict.fromkeys(attack.query_budget for attack in report.attacks):
+            names = [a.name for a in report.attacks if a.query_budget == budget]
+            words: list[object] = [
+                "--data",
+                _without_folder(report.data),
+                "--attack",
+                ",".join(names),
+            ]
+            words += ["--num-examples", report.n]
+            words += ["--seed", report.seed] if report.seed is not None else []
+            words += ["--query-budget", budget] if budget is not None else []
+            listed = " ".join(map(_quoted, words))
+            yield f"textadv attack run/model {listed} --output-dir attack"
+
+
+def _read(path: Path, parse: Callable[[str], Any], required: bool = True) -> dict[str, Any]:
+    """Return the mapping in a file; an optional file that does not exist is empty."""
+    try:
+        value = parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if not required:
+            return {}
+        raise DataError(
+            str(path), got="no such file", expected="the directory of a finished run"
+        ) from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise DataError(str(path), got=shown(" ".join(str(error).split()), 160)) from None
+    if not isinstance(value, dict):
+        raise DataError(str(path), got=type(value).__name__, expected="a mapping")
+    return value
+
+
+def _steps(path: Path) -> str:
+    """Say how long training took, from the last row of `metrics.jsonl`."""
+    if not path.exists():
+        return ""
+    last = path.read_text(encoding="utf-8").rstrip("\n").rpartition("\n")[2]
+    try:
+        row = json.loads(last or "{}")
+        steps = f"{int(row['step']):,} optimizer steps" if "step" in row else ""
+        minutes = f" in {float(row['seconds']) / 60:.1f} minutes" if "seconds" in row else ""
+    except (ValueError, TypeError, RecursionError):
+        raise DataError(
+            f"{path}, last line", got=shown(last), expected="a JSON object with a step"
+        ) from None
+    return f"{steps}{minutes}." if steps else ""
+
+
+def _hub_id(name: object) -> str | None:
+    """Return a name that can be a Hub id: no path, no file, no `package:NAME`."""
+    if isinstance(name, str) and _HUB_ID.fullmatch(name) and not Path(name).exists():
+        return name
+    return None
+
+
+def _without_folder(name: object) -> str:
+    """Return a name without the private part of an absolute path."""
+    text = str(name)
+    return Path(text).name if text.startswith(("/", "~")) else text
+
+
+def _quoted(word: object) -> str:
+    return shlex.quote(escape.visible(word))

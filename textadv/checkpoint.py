@@ -1,0 +1,180 @@
+"""Checkpoints as transactions: written aside, hashed, renamed, verified before they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import Tensor, nn
+
+from textadv.errors import CheckpointError
+
+__all__ = [
+    "folders",
+    "latest",
+    "load_optimizer",
+    "load_weights",
+    "prune",
+    "save",
+    "save_optimizer",
+    "save_weights",
+    "write_text",
+]
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+
+
+def save(folder: Path, write: Callable[[Path], None], *, manifest: bool = True) -> None:
+    """Let `write` fill a hidden directory, then make it `folder` in one step.
+
+    Every file and the directory are flushed to disk before the rename, and the manifest with the
+    size and SHA-256 of each file is written last, so a directory that verifies is whole.
+    """
+    staging = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    write(staging)
+    if manifest:
+        _write_manifest(staging)
+    for path in (*staging.iterdir(), staging):
+        _sync(path)
+    if folder.exists():
+        shutil.rmtree(folder)
+    staging.rename(folder)
+    _sync(folder.parent)
+
+
+def latest(parent: Path) -> Path | None:
+    """Return the newest checkpoint that verifies; damaged ones are set aside and named in the log.
+
+    Raises:
+        CheckpointError: If there are checkpoints and none verifies.
+    """
+    found = folders(parent)
+    for folder in reversed(found):
+        fault = _fault(folder)
+        if fault is None:
+            return folder
+        aside = folder.with_name(f"damaged-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        logger.warning("checkpoint %s is damaged (%s): set aside as %s", folder, fault, aside.name)
+    if found:
+        raise CheckpointError(
+            str(parent),
+            got=f"{len(found)} checkpoints, all damaged",
+            expected="one that verifies",
+            fix="start again in a new directory",
+        )
+    return None
+
+
+def prune(parent: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints."""
+    for folder in folders(parent)[:-keep]:
+        shutil.rmtree(folder)
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    """Write an optimizer's state as safetensors (tensors) and JSON (everything else)."""
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    for index, entries in state["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value.detach().cpu().contiguous()
+            else:
+                plain.setdefault(str(index), {})[name] = value
+    save_file(tensors, folder / "optimizer.safetensors")
+    settings = {"groups": state["param_groups"], "plain": plain}
+    write_text(folder / "optimizer.json", json.dumps(settings))
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    """Restore what `save_optimizer` wrote."""
+    settings = json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))
+    state: dict[int, dict[str, Any]] = {
+        int(index): dict(entries) for index, entries in settings["plain"].items()
+    }
+    for key, tensor in load_file(folder / "optimizer.safetensors").items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": settings["groups"]})
+
+
+def save_weights(model: nn.Module, file: Path) -> None:
+    """Write weights, tied ones once."""
+    save_model(model, str(file))
+
+
+def load_weights(model: nn.Module, file: Path) -> None:
+    """Read weights back into a model of the same shape."""
+    load_model(model, str(file))
+
+
+def write_text(file: Path, text: str) -> None:
+    """Replace a text file in one step."""
+    aside = file.with_name(f".{file.name}.tmp")
+    aside.write_text(text, encoding="utf-8")
+    _sync(aside)
+    aside.replace(file)
+
+
+def folders(parent: Path) -> list[Path]:
+    """Return all checkpoints, oldest first."""
+    return sorted(path for path in parent.glob("step-*") if path.is_dir())
+
+
+def _write_manifest(folder: Path) -> None:
+    entries = {
+        file.name: {"size": file.stat().st_size, "sha256": _digest(file)}
+        for file in sorted(folder.iterdir())
+    }
+    body = json.dumps(entries, sort_keys=True)
+    manifest = {"files": entries, "sha256": hashlib.sha256(body.encode()).hexdigest()}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
+def _fault(folder: Path) -> str | None:
+    """Return what is wrong with a checkpoint, or None."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        entries = manifest["files"]
+        body = json.dumps(entries, sort_keys=True)
+        if hashlib.sha256(body.encode()).hexdigest() != manifest["sha256"]:
+            return f"{MANIFEST} does not match its own hash"
+        for name, entry in entries.items():
+            file = folder / name
+            if not file.is_file():
+                return f"{name} is missing"
+            if file.stat().st_size != entry["size"]:
+                return f"{name} has {file.stat().st_size} bytes instead of {entry['size']}"
+            if _digest(file) != entry["sha256"]:
+                return f"{name} does not match its hash"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST}: {type(error).__name__}"
+    return None
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

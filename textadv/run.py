@@ -1,0 +1,255 @@
+"""From a recipe to a run directory: load, train, attack, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from textadv import checkpoint
+from textadv.batching import Encoded
+from textadv.config import Recipe, as_dict, dump_recipe
+from textadv.data import LabelSpace, TextData, load_data
+from textadv.embeddings import wrap
+from textadv.errors import ConfigError, OutputExistsError, shown
+from textadv.evaluate import evaluate_attacks, make_examples, sample_examples
+from textadv.journal import Callback
+from textadv.models import load_for_training, max_positions
+from textadv.report import RobustnessReport
+from textadv.seeding import preserve_rng, python_random, seed_everything
+from textadv.trainer import Trainer, TrainResult
+from textadv.validation import measure_perturbations, perturbation_labels
+from textadv.victim import ModelVictim
+
+__all__ = ["RunResult", "check_recipe", "claim_folder", "evaluate_model", "run_recipe"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a run ends with.
+
+    Args:
+        training: Result of the training loop.
+        report: Clean accuracy and accuracy under attack; None for heads that cannot be attacked.
+        notes: What the data made worth knowing.
+    """
+
+    training: TrainResult
+    report: RobustnessReport | None
+    notes: list[str]
+
+
+def run_recipe(
+    recipe: Recipe,
+    output_dir: str | Path,
+    *,
+    base_dir: str | Path = ".",
+    resume: bool = False,
+    callback: Callback | None = None,
+    progress: Callable[[Any], None] | None = None,
+) -> RunResult:
+    """Train as a recipe says, attack the result, and leave everything in `output_dir`.
+
+    The directory holds `recipe.yaml` (resolved, enough to repeat the run), `model/`,
+    `metrics.jsonl`, `env.json`, `checkpoints/`, and from the evaluation `records.jsonl`,
+    `report.json` and `report.md`.
+
+    Args:
+        recipe: The recipe.
+        output_dir: A new or empty directory, or with `resume` one that holds this run.
+        base_dir: Directory that relative data paths start from: the recipe's own.
+        resume: Continue where the newest whole checkpoint ends.
+        callback: Told about training steps and validations.
+        progress: Told about each finished attack record.
+
+    Raises:
+        TextAdvError: For anything wrong with recipe, data, model or directory, before training.
+    """
+    folder = Path(output_dir)
+    claim_folder(folder, resume=resume)
+    data = check_recipe(recipe, base_dir)
+    seed = recipe.training.seed
+    with preserve_rng():
+        seed_everything(seed, "head")
+        model, tokenizer = load_for_training(
+            recipe.model, data.labels.id2label, data.labels.problem_type
+        )
+    limit = max_positions(model, tokenizer)
+    if limit is not None and recipe.data.max_length > limit:
+        raise ConfigError(
+            "data.max_length", got=str(recipe.data.max_length), expected=f"at most {limit} tokens"
+        )
+    encoded = _encode(recipe, data, tokenizer)
+    if int(os.environ.get("RANK", "0")) == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_text(folder / "recipe.yaml", dump_recipe(_moved(recipe, base_dir, folder)))
+    trainer = Trainer(
+        model,
+        tokenizer,
+        recipe.objective,
+        recipe.training,
+        encoded["train"],
+        output_dir=folder,
+        validation=encoded.get("validation"),
+        perturbations=perturbation_labels(recipe.evaluation.perturbations),
+        fingerprint=_fingerprint(recipe, data),
+        callback=callback,
+    )
+    result = trainer.fit(resume=resume)
+    report = None
+    split = "test" if "test" in data.splits else "validation"
+    if trainer.accelerator.is_main_process and split in data.splits:
+        report = evaluate_model(
+            result.model,
+            tokenizer,
+            data.splits[split],
+            data.labels,
+            recipe.evaluation,
+            max_length=recipe.data.max_length,
+            output_dir=folder,
+            name=recipe.model.name,
+            data_name=f"{recipe.data.name or Path(recipe.data.train or 'data').name} ({split})",
+            progress=progress,
+        )
+    notes = [*data.notes]
+    if encoded["train"].num_cut:
+        share = encoded["train"].num_cut / len(encoded["train"])
+        notes.append(f"train: {share:.1%} of the texts are cut at {recipe.data.max_length} tokens")
+    return RunResult(training=result, report=report, notes=notes)
+
+
+def check_recipe(recipe: Recipe, base_dir: str | Path = ".") -> TextData:
+    """Load and check a recipe's data, and whether its blocks fit together; no model is loaded."""
+    data = load_data(
+        recipe.data, base_dir=base_dir, seed=recipe.training.seed, where="recipe: data"
+    )
+    if data.labels.task != "single_label" and recipe.evaluation.attacks:
+        raise ConfigError(
+            "recipe: evaluation.attacks",
+            got=f"text attacks on a {data.labels.task} head",
+            expected="none: they flip the one predicted class",
+            fix="set evaluation.attacks: []",
+        )
+    return data
+
+
+def evaluate_model(
+    model: Any,
+    tokenizer: Any,
+    examples: Any,
+    labels: LabelSpace,
+    config: Any,
+    *,
+    max_length: int,
+    output_dir: str | Path,
+    name: str,
+    data_name: str,
+    progress: Callable[[Any], None] | None = None,
+) -> RobustnessReport | None:
+    """Attack a model in text and embedding space on the same sample, and write the report.
+
+    Args:
+        model: A sequence classifier.
+        tokenizer: Its tokenizer.
+        examples: Dataset with the columns `id`, `text` and `label`.
+        labels: The label space.
+        config: The `evaluation` block.
+        max_length: Longest input in tokens.
+        output_dir: Gets `records.jsonl`, `report.json` and `report.md`.
+        name: Name of the model in the report.
+        data_name: Name of the data in the report.
+        progress: Told about each finished attack record.
+
+    Returns:
+        The report; None unless every example has exactly one class.
+    """
+    if labels.task != "single_label":
+        return None
+    columns = examples.with_format(None)[:]
+    sample = sample_examples(
+        make_examples(columns["text"], columns["label"], ids=columns["id"]),
+        config.num_examples,
+        config.seed,
+    )
+    victim = ModelVictim(
+        model,
+        tokenizer,
+        device=next(model.parameters()).device,
+        max_length=min(max_length, config.max_length or max_length),
+        batch_tokens=config.batch_tokens,
+    )
+    report = evaluate_attacks(
+        victim, sample, config, output_dir, progress, model=name, data=data_name
+    )
+    if config.perturbations:
+        encoded = Encoded(
+            [example.words.texts for example in sample],
+            [example.label for example in sample],
+            tokenizer,
+            max_length=victim.max_length,
+            ids=[example.id for example in sample],
+        )
+        figures = measure_perturbations(
+            wrap(model, tokenizer), encoded, config.perturbations, seed=config.seed
+        )
+        report = dataclasses.replace(report, embedding=figures)
+        report.save(output_dir)
+    return report
+
+
+def _encode(recipe: Recipe, data: TextData, tokenizer: Any) -> dict[str, Encoded]:
+    """Encode the training split, and the fixed sample of validation."""
+    options = {
+        "max_length": recipe.data.max_length,
+        "pad_to_multiple_of": recipe.training.pad_to_multiple_of,
+    }
+    encoded = {"train": Encoded.from_dataset(data.splits["train"], tokenizer, **options)}
+    if "validation" in data.splits:
+        rows, limit = data.splits["validation"], recipe.training.eval_examples
+        if limit is not None and limit < len(rows):
+            random = python_random(recipe.training.seed, "validation")
+            rows = rows.select(sorted(random.sample(range(len(rows)), limit)))
+        encoded["validation"] = Encoded.from_dataset(rows, tokenizer, **options)
+    return encoded
+
+
+def claim_folder(folder: Path, *, resume: bool) -> None:
+    """Refuse a directory that already holds something, unless it is to be resumed."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(str(folder), got="a file", expected="a directory")
+    if not resume and folder.is_dir() and any(folder.iterdir()):
+        found = sorted(path.name for path in folder.iterdir())
+        raise OutputExistsError(
+            str(folder),
+            got="a directory that holds " + shown(", ".join(found[:4])),
+            expected="a new or empty directory",
+            fix="choose another --output-dir, or continue a run with --resume",
+        )
+
+
+def _moved(recipe: Recipe, base_dir: str | Path, folder: Path) -> Recipe:
+    """Return the recipe with data files relative to `folder`, so that its copy there runs."""
+    if recipe.data.name is not None:
+        return recipe
+    paths: dict[str, Any] = {
+        split: os.path.relpath(Path(base_dir) / file, folder)
+        for split in ("train", "validation", "test")
+        if (file := getattr(recipe.data, split)) is not None
+    }
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, **paths))
+
+
+def _fingerprint(recipe: Recipe, data: TextData) -> dict[str, Any]:
+    """Return what must not change between a run and its continuation."""
+    blocks = {name: as_dict(getattr(recipe, name)) for name in ("model", "objective", "training")}
+    for free in ("trackers", "log_steps", "keep_checkpoints", "save_steps"):
+        blocks["training"].pop(free)
+    hashes = {
+        name: hashlib.sha256(json.dumps(block, sort_keys=True).encode()).hexdigest()[:16]
+        for name, block in blocks.items()
+    }
+    return {**hashes, "data": dict(data.digests), "max_length": recipe.data.max_length}
