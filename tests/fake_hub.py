@@ -163,13 +163,22 @@ def _info(kind: str, name: str, repo: Repo) -> dict[str, Any]:
     }
 
 
-def _tree(repo: Repo, under: str) -> list[dict[str, Any]]:
+def _tree(repo: Repo, under: str, recursive: bool) -> list[dict[str, Any]]:
     prefix = f"{under}/" if under else ""
-    return [
-        {"type": "file", "path": path, "size": len(content), "oid": _blob_oid(content)}
-        for path, content in repo.head.files.items()
-        if path.startswith(prefix)
-    ]
+    entries: dict[str, dict[str, Any]] = {}
+    for path, content in repo.head.files.items():
+        if not path.startswith(prefix):
+            continue
+        folder = "/" in path.removeprefix(prefix)
+        if folder:
+            name = prefix + path.removeprefix(prefix).split("/")[0]
+            entries[name] = {"type": "directory", "path": name, "size": 0, "oid": _blob_oid(b"")}
+        if not folder or recursive:
+            size, oid = len(content), _blob_oid(content)
+            entries[path] = {"type": "file", "path": path, "size": size, "oid": oid}
+    if under and not entries:
+        raise HubError(404, "Entry not found", "EntryNotFound")
+    return list(entries.values())
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -189,7 +198,8 @@ class _Handler(BaseHTTPRequestHandler):
                     self.close_connection = True
                     return
                 if part in f"{self.command} {path}":
-                    raise HubError(int(status), "injected failure")
+                    # A server that echoes what it was sent: the token must not reach the user.
+                    raise HubError(int(status), f"injected: {self.headers['Authorization']}")
             self.reply(200, *self.route(path, body))
         except HubError as error:
             headers = {"X-Error-Code": error.code, "X-Error-Message": error.message}
@@ -237,7 +247,7 @@ class _Handler(BaseHTTPRequestHandler):
             if self.command == "GET" and rest[0] in ("", "revision"):
                 return _info(found["kind"], found["repo"], repo)
             if rest[0] == "tree":
-                return _tree(repo, "/".join(rest[2:]))
+                return _tree(repo, "/".join(rest[2:]), "recursive=true" in self.path.lower())
         if not signed_in:
             raise HubError(401, "Invalid username or password.")
         if path == "/api/whoami-v2":

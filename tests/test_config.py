@@ -53,7 +53,8 @@ def test_there_is_a_recipe_for_every_promise():
 
 def test_blocks_are_built_and_numbers_in_text_are_numbers(tmp_path):
     text = MINIMAL + (
-        "objective: {name: adversarial, lambda_adv: 5e-1, perturbation: {name: fgm, epsilon: 1e-1}}\n"
+        "objective: {name: adversarial, lambda_adv: 5e-1, "
+        "perturbation: {name: fgm, epsilon: 1e-1}}\n"
         "training: {learning_rate: 1e-5, epochs: 2}\n"
     )
     recipe = read_recipe(write(tmp_path, text))

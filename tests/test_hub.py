@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.fake_hub import TOKEN, FakeHub
+from tests.fake_hub import TOKEN, FakeHub, Repo
 from tests.test_card import write_run
 from textadv.errors import ConfigError, DataError
 from textadv.hub import HubConfig, PublishError, plan_push, push
@@ -53,6 +53,19 @@ print(json.dumps({"logits": logits.tolist(), "scores": scores}))
 """
 
 
+DATASET = """
+from textadv.data import DataConfig, load_data
+from textadv.errors import DataError
+data = load_data(DataConfig(name="owner/news"))
+print(data.labels.names, [[*dataset["text"]] for dataset in data.splits.values()])
+for options in ({"name": "owner/news", "test": "dev"}, {"name": "owner/none"}):
+    try:
+        load_data(DataConfig(**options))
+    except DataError as error:
+        print(error)
+"""
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """Return a run directory with a real, tiny model and a real tokenizer."""
@@ -91,12 +104,15 @@ def run_dir(trained, tmp_path) -> Path:
 def hub(monkeypatch):
     """Serve a Hub that the client in this process talks to."""
     import huggingface_hub.constants as constants
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
+    disable_progress_bars()
     with FakeHub() as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         yield server
+    enable_progress_bars()
 
 
 def start(server: FakeHub, home: Path, *arguments: str, token: str = TOKEN):
@@ -146,6 +162,30 @@ def test_a_published_run_is_the_same_model_in_a_new_process(trained, tmp_path):
     assert all(TOKEN.encode() not in content for content in commits[-1].files.values())
 
 
+@pytest.mark.slow
+def test_a_dataset_of_the_hub_is_read_in_a_new_process(tmp_path):
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["neg", "pos"])})
+    stored = {}
+    for split, texts in {"train": ["NA", "007"], "validation": ["null"]}.items():
+        columns = {"text": texts, "label": list(range(len(texts)))}
+        path = tmp_path / f"{split}.parquet"
+        Dataset.from_dict(columns, features=features).to_parquet(path)
+        stored[f"data/{split}-00000-of-00001.parquet"] = path.read_bytes()
+    with FakeHub() as server:
+        server.repos["datasets/owner/news"] = Repo(private=True)
+        server.repos["datasets/owner/news"].commit("data", stored)
+        done = start(server, tmp_path / "home", DATASET)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:2] == [
+        "('neg', 'pos') [[['NA'], ['007']], [['null']]]",
+        "data.test: got no split 'dev' in owner/news, expected one of train, validation",
+    ]
+    assert "data.name: got owner/none, which cannot be loaded" in done.stdout
+    assert TOKEN not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("token", ["hf_" + "wrong" * 6, ""])
 def test_a_bad_token_is_one_line_in_a_new_process(trained, tmp_path, token):
     with FakeHub() as server:
@@ -164,7 +204,12 @@ def test_a_bad_token_is_one_line_in_a_new_process(trained, tmp_path, token):
             r"a failure of the Hub \(500\); nothing was published",
             None,
         ),
-        ({"POST /api/validate-yaml": 400}, r"refusal \(.*; nothing.*repository is empty", "empty"),
+        (
+            {"POST /api/validate-yaml": 400},
+            r"refusal \(ValueError: .*; nothing.*repository is empty",
+            "empty",
+        ),
+        ({"POST /api/repos/create": 418}, r"refusal \(418: .*\*\*\*.*\); nothing was", None),
         ({"GET /api/whoami": 429}, r"too many requests \(429\); nothing was published", None),
         (
             {"/commit/": 500},
@@ -183,7 +228,7 @@ def test_failures_are_one_line_and_nothing_is_half_published(
     plan = plan_push(trained, REPO)
     hub.failures = dict(failures)
     with (
-        caplog.at_level(logging.DEBUG),
+        caplog.at_level(logging.INFO),
         pytest.raises(PublishError, match=f"^publishing to {REPO}: got .*{message}") as caught,
     ):
         push(plan, token=TOKEN)
@@ -199,7 +244,7 @@ def test_failures_are_one_line_and_nothing_is_half_published(
     assert files(hub) == PUBLISHED
 
 
-def test_other_refusals(trained, hub, monkeypatch):
+def test_other_refusals_and_private_repositories(trained, run_dir, hub, monkeypatch):
     with pytest.raises(PublishError, match=r"stranger/x: got .*\(403\)"):
         push(plan_push(trained, "stranger/x"), token=TOKEN)
     plan = plan_push(trained, REPO)
@@ -208,6 +253,12 @@ def test_other_refusals(trained, hub, monkeypatch):
         push(plan, token=TOKEN, private=True)
     push(plan_push(trained, "owner/hidden"), token=TOKEN, private=True)
     assert hub.repos["models/owner/hidden"].private
+    recipe = (run_dir / "recipe.yaml").read_text().replace("private: false", "private: true")
+    (run_dir / "recipe.yaml").write_text(recipe)
+    secret = plan_push(run_dir, "owner/from-recipe")
+    assert secret.listing().startswith("owner/from-recipe (private): ")
+    push(secret, token=TOKEN)
+    assert hub.repos["models/owner/from-recipe"].private
     import huggingface_hub.constants as constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -219,6 +270,19 @@ def test_other_refusals(trained, hub, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(PublishError, match=r"no connection to http://127.0.0.1:9"):
         push(plan, token=TOKEN)
+
+
+def test_weights_that_do_not_arrive_are_not_a_lost_commit(trained, hub, monkeypatch):
+    def drop(**_):
+        raise ConnectionError(TOKEN)
+
+    monkeypatch.setattr("huggingface_hub._commit_api.lfs_upload", drop)
+    with pytest.raises(
+        PublishError, match=r"no connection .*; nothing was published, the new"
+    ) as caught:
+        push(plan_push(trained, REPO), token=TOKEN)
+    assert TOKEN not in str(caught.value)
+    assert files(hub) == []
 
 
 def test_a_change_of_one_file_is_one_more_commit(run_dir, hub):
@@ -354,7 +418,7 @@ def test_a_report_of_another_folder_replaces_the_runs_own(run_dir, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "repo", ["name", "a/b/c", "../x/y", "a/..", "a b/c", "https://h/a", "a--b/c", ""]
+    "repo", ["name", "a/b/c", "../x/y", "a/..", "a b/c", "https://h/a", "a--b/c", "a/b..c", ""]
 )
 def test_a_repository_id_is_owner_and_name(tmp_path, repo):
     with pytest.raises(ConfigError, match="owner/name"):

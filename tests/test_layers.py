@@ -115,7 +115,8 @@ def test_importing_is_light_and_leaves_no_trace():
         "import textadv, textadv.cli\n"
         "assert dict(os.environ) == before\n"
         "assert not logging.getLogger('textadv').handlers\n"
-        "print([m for m in ('torch', 'transformers', 'datasets', 'accelerate') if m in sys.modules])"
+        "heavy = ('torch', 'transformers', 'datasets', 'accelerate')\n"
+        "print([m for m in heavy if m in sys.modules])"
     )
     assert run(code) == "[]"
 

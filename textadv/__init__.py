@@ -11,24 +11,41 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from textadv.config import read_recipe
     from textadv.embeddings import EmbeddingPort, wrap
+    from textadv.evaluate import EvaluationConfig, attack, evaluate_attacks
     from textadv.objectives import TRADES, Adversarial, Clean, FreeLB, Schedule, backward
     from textadv.perturb import FGM, FGSM, PGD, GaussianNoise, UniformNoise
+    from textadv.report import RobustnessReport
+    from textadv.run import run_recipe
+    from textadv.trainer import Trainer
+    from textadv.training import TrainingConfig
+    from textadv.victim import CallableVictim, ModelVictim
 
 _LAZY = {
+    "read_recipe": "textadv.config",
+    "EmbeddingPort": "textadv.embeddings",
+    "wrap": "textadv.embeddings",
+    "EvaluationConfig": "textadv.evaluate",
+    "attack": "textadv.evaluate",
+    "evaluate_attacks": "textadv.evaluate",
     "Adversarial": "textadv.objectives",
     "Clean": "textadv.objectives",
     "FreeLB": "textadv.objectives",
-    "TRADES": "textadv.objectives",
     "Schedule": "textadv.objectives",
+    "TRADES": "textadv.objectives",
     "backward": "textadv.objectives",
-    "EmbeddingPort": "textadv.embeddings",
     "FGM": "textadv.perturb",
     "FGSM": "textadv.perturb",
     "GaussianNoise": "textadv.perturb",
     "PGD": "textadv.perturb",
     "UniformNoise": "textadv.perturb",
-    "wrap": "textadv.embeddings",
+    "RobustnessReport": "textadv.report",
+    "run_recipe": "textadv.run",
+    "Trainer": "textadv.trainer",
+    "TrainingConfig": "textadv.training",
+    "CallableVictim": "textadv.victim",
+    "ModelVictim": "textadv.victim",
 }
 
 __all__ = [
@@ -37,13 +54,23 @@ __all__ = [
     "PGD",
     "TRADES",
     "Adversarial",
+    "CallableVictim",
     "Clean",
     "EmbeddingPort",
+    "EvaluationConfig",
     "FreeLB",
     "GaussianNoise",
+    "ModelVictim",
+    "RobustnessReport",
     "Schedule",
+    "Trainer",
+    "TrainingConfig",
     "UniformNoise",
+    "attack",
     "backward",
+    "evaluate_attacks",
+    "read_recipe",
+    "run_recipe",
     "wrap",
 ]
 

@@ -246,7 +246,7 @@ def wrap(
 
 
 def enable_gradient_checkpointing(model: Any) -> None:
-    """Recompute activations in the backward pass, in the one form that allows gradients of `delta`."""
+    """Recompute activations in backward passes, in the form that allows gradients of `delta`."""
     # Transformers renamed the switch in 5.x and warns about the old name.
     switch = getattr(model, "activation_checkpointing_enable", None)
     switch = switch or model.gradient_checkpointing_enable

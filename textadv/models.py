@@ -11,7 +11,17 @@ from torch import nn
 
 from textadv.errors import UnsupportedModelError, shown
 
-__all__ = ["ModelConfig", "check_files", "load_for_training", "max_positions"]
+__all__ = [
+    "ModelConfig",
+    "check_files",
+    "check_finite",
+    "check_vocabulary",
+    "load_config",
+    "load_for_training",
+    "max_positions",
+    "resolve_name",
+    "unreadable",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,10 +61,12 @@ def load_for_training(
         UnsupportedModelError: No safetensors weights, no such model, a stored head that does not
             fit the labels, or weights that are not finite.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    stored = load_config(config.name, config.revision, where)
+    if _has_head(stored) and not config.new_head:
+        _check_head(stored, id2label, where)
     name = resolve_name(config.name, where)
-    check_files(name, where)
     options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
     head = {
         "num_labels": len(id2label),
@@ -63,9 +75,6 @@ def load_for_training(
         "problem_type": problem_type,
     }
     try:
-        stored = AutoConfig.from_pretrained(name, **options)
-        if _has_head(stored) and not config.new_head:
-            _check_head(stored, id2label, where)
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
         model = AutoModelForSequenceClassification.from_pretrained(
             name,
@@ -76,8 +85,6 @@ def load_for_training(
             **head,
             **options,
         )
-    except UnsupportedModelError:
-        raise
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise unreadable(name, error, where) from error
     check_finite(model, where)
@@ -87,6 +94,22 @@ def load_for_training(
         model.config.pad_token_id = tokenizer.pad_token_id
     check_vocabulary(model, tokenizer, where)
     return model, tokenizer
+
+
+def load_config(name: str, revision: str | None = None, where: str = "model") -> Any:
+    """Return the config of a stored model, without reading any weights.
+
+    Raises:
+        UnsupportedModelError: No such model, or no safetensors weights beside it.
+    """
+    from transformers import AutoConfig
+
+    path = resolve_name(name, where)
+    check_files(path, where)
+    try:
+        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise unreadable(name, error, where) from error
 
 
 def resolve_name(name: str, where: str = "model") -> str:
@@ -163,8 +186,8 @@ def max_positions(model: Any, tokenizer: Any) -> int | None:
         # RoBERTa-like models start counting positions behind the padding index.
         offset = tables[0].padding_idx
         limits.append(tables[0].num_embeddings - (0 if offset is None else offset + 1))
-    elif positions := getattr(model.config, "max_position_embeddings", None):
-        limits.append(int(positions))
+    elif (positions := getattr(model.config, "max_position_embeddings", None) or 0) > 0:
+        limits.append(int(positions))  # XLNet says -1: no limit
     return min(limits, default=None)
 
 

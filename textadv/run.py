@@ -111,8 +111,8 @@ def run_recipe(
             recipe.evaluation,
             max_length=recipe.data.max_length,
             output_dir=folder,
-            name=recipe.model.name,
-            data_name=f"{recipe.data.name or Path(recipe.data.train or 'data').name} ({split})",
+            name=f"{recipe.model.name}, {as_dict(recipe.objective)['name']} training",
+            data_name=_data_name(recipe, split),
             progress=progress,
         )
     notes = [*data.notes]
@@ -229,6 +229,13 @@ def claim_folder(folder: Path, *, resume: bool) -> None:
             expected="a new or empty directory",
             fix="choose another --output-dir, or continue a run with --resume",
         )
+
+
+def _data_name(recipe: Recipe, split: str) -> str:
+    source = getattr(recipe.data, split)
+    if recipe.data.name is None:
+        return Path(source or recipe.data.train or "").name
+    return f"{recipe.data.name} ({source or split})"
 
 
 def _moved(recipe: Recipe, base_dir: str | Path, folder: Path) -> Recipe:

@@ -51,11 +51,29 @@ def test_round_trip_with_awkward_text(tmp_path: Path) -> None:
         for row in rows:
             file.append(row)
     assert read_records(path) == rows
-    assert len(path.read_bytes().splitlines()) == len(rows) + 1
-    assert set(json.loads(path.read_text().splitlines()[1])) >= {
+    assert len(path.read_bytes().splitlines()) == len(rows)
+    assert set(json.loads(path.read_text().splitlines()[0])) >= {
         *("id", "attack", "status", "reason", "label", "text", "adversarial_text"),
         *("num_queries", "num_unique_queries", "num_modified_words", "num_words"),
     }
+
+
+def test_a_single_text_is_a_plain_string(tmp_path: Path) -> None:
+    row = dataclasses.replace(record(), text=("good film",), adversarial_text=("godo film",))
+    path = tmp_path / "records.jsonl"
+    with RecordFile(path, HEADER) as file:
+        file.append(row)
+    assert json.loads(path.read_text())["text"] == "good film"
+    assert json.loads(path.read_text())["adversarial_text"] == "godo film"
+    assert read_records(path) == [row]
+
+
+def test_records_without_their_header_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    write(path, 1)
+    path.with_name("records.jsonl.header.json").unlink()
+    with pytest.raises(DataError, match="what the records beside it belong to"):
+        RecordFile(path, HEADER)
 
 
 def test_a_cut_at_any_byte_loses_only_the_cut_record(tmp_path: Path) -> None:
@@ -69,7 +87,7 @@ def test_a_cut_at_any_byte_loses_only_the_cut_record(tmp_path: Path) -> None:
         torn.unlink(missing_ok=True)
         with RecordFile(path, HEADER) as file:
             whole = sum(end <= size for end in ends)
-            assert len(file.records) == max(whole - 1, 0)
+            assert len(file.records) == whole
             for row in range(len(file.records), 3):
                 file.append(record(str(row)))
         assert path.read_bytes() == content

@@ -171,6 +171,7 @@ def test_the_space_of_a_stored_model():
     names = {"0": "a", "1": "b"}
     config = SimpleNamespace(id2label=names, problem_type=None)
     assert LabelSpace.from_model(config) == LabelSpace("single_label", ("a", "b"))
+    assert LabelSpace.from_model(SimpleNamespace(config=config)).names == ("a", "b")
     config = SimpleNamespace(id2label=names, problem_type="multi_label_classification")
     assert LabelSpace.from_model(config).task == "multi_label"
     config = SimpleNamespace(id2label={0: "LABEL_0"}, problem_type=None)

@@ -237,7 +237,7 @@ def test_trades_in_eval_mode_climbs_without_dropout():
 def test_every_objective_counts_its_terms_and_trains_every_parameter(name, architecture):
     port, batch = setup(torch.float32, dropout=True, architecture=architecture)
     objective = OBJECTIVES[name]()
-    with_clean = {n for n in gradients(port, Clean(), batch)[0]}
+    with_clean = set(gradients(port, Clean(), batch)[0])
     counted = 0
     for term in objective.terms(port, batch, torch.Generator()):
         term.loss.backward()

@@ -60,25 +60,35 @@ class Record:
         return self.attack, self.id
 
     def to_line(self) -> str:
-        """Return the record as one line of ASCII JSON."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=True) + "\n"
+        """Return the record as one line of ASCII JSON; a text of one column is a plain string."""
+        values = dataclasses.asdict(self)
+        for name in ("text", "adversarial_text"):
+            columns = values[name]
+            values[name] = columns[0] if columns and len(columns) == 1 else columns
+        return json.dumps(values, ensure_ascii=True) + "\n"
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Record:
         """Build a record from a parsed line; ValueError or TypeError when it does not fit."""
         if values.get("status") not in STATUSES:
             raise ValueError(f"status {values.get('status')!r}")
-        changed = values["adversarial_text"]
-        values = {**values, "text": tuple(values["text"])}
-        return cls(**{**values, "adversarial_text": None if changed is None else tuple(changed)})
+        texts = {name: _columns(values[name]) for name in ("text", "adversarial_text")}
+        return cls(**{**values, **texts})
+
+
+def _columns(text: Any) -> Any:
+    if text is None:
+        return None
+    return (text,) if isinstance(text, str) else tuple(text)
 
 
 class RecordFile:
     """Append records to a JSON-lines file, and take up one that was cut off.
 
-    The first line states what the run is; a file made for another run is refused. A last line that
-    a crash cut short is moved to `<name>.torn` and its example is done again. Every line reaches
-    the operating system at once and the disk at least every second. One process writes at a time.
+    `<name>.header.json` beside it states what the run is; a file made for another run is refused. A
+    last line that a crash cut short is moved to `<name>.torn` and its example is done again. Every
+    line reaches the operating system at once and the disk at least every second. One process
+    writes at a time.
 
     Args:
         path: The file; made when missing.
@@ -160,10 +170,20 @@ class RecordFile:
             with self.path.with_name(self.path.name + ".torn").open("ab") as aside:
                 aside.write(torn + b"\n")
             self._file.truncate(len(kept))
+        beside = self.path.with_name(self.path.name + ".header.json")
         if not kept:
-            self._write(json.dumps({"header": self.header}) + "\n")
+            beside.write_text(json.dumps(self.header) + "\n", encoding="utf-8")
             return
-        header, self.records = _parse(self.path, kept)
+        self.records = _parse(self.path, kept)
+        try:
+            header = dict(json.loads(beside.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(
+                str(beside),
+                got=shown(str(error)),
+                expected="what the records beside it belong to",
+                fix="choose another output directory, or delete the records",
+            ) from error
         if header != self.header:
             keys = sorted({*header, *self.header})
             different = [key for key in keys if header.get(key) != self.header.get(key)]
@@ -177,24 +197,20 @@ class RecordFile:
 def read_records(path: str | Path) -> list[Record]:
     """Return the complete records of a file; a torn last line is left out."""
     content = Path(path).read_bytes()
-    return _parse(Path(path), content[: content.rfind(b"\n") + 1])[1]
+    return _parse(Path(path), content[: content.rfind(b"\n") + 1])
 
 
-def _parse(path: Path, content: bytes) -> tuple[dict[str, str], list[Record]]:
-    """Read the header and the records, first one kept where a key comes twice."""
+def _parse(path: Path, content: bytes) -> list[Record]:
+    """Read the records; the first is kept where a key comes twice."""
     lines = content.split(b"\n")[:-1]
     records: dict[tuple[str, str], Record] = {}
-    header: dict[str, str] = {}
     for number, values in _lines(path, lines):
         try:
-            if number == 1:
-                header = dict(values["header"])
-            else:
-                record = Record.from_dict(values)
-                records.setdefault(record.key, record)
-        except (KeyError, TypeError, ValueError) as error:
+            record = Record.from_dict(values)
+            records.setdefault(record.key, record)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise _damaged(path, number, lines[number - 1]) from error
-    return header, list(records.values())
+    return list(records.values())
 
 
 def _lines(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -210,6 +226,6 @@ def _damaged(path: Path, number: int, line: bytes) -> DataError:
     return DataError(
         f"{path} line {number}",
         got=shown(line.decode("ascii", "replace")),
-        expected="a record" if number > 1 else "the header of a records file",
+        expected="a record",
         fix="delete that line and start again: its example will be redone",
     )

@@ -141,7 +141,10 @@ class Figures:
 
     def _embedding(self, name: str, row: Mapping[str, Any]) -> EmbeddingRow:
         n = int(row.get("num_examples") or self.n)
-        kinds: dict[str, type] = {"norm": str, "scope": str, "epsilon": float, "num_steps": int}
+        kinds: dict[str, type] = {
+            **{"norm": str, "scope": str, "epsilon": float, "num_steps": int},
+            "mean_token_norm": float,
+        }
         settings = {key: kind(row[key]) for key, kind in kinds.items() if row.get(key) is not None}
         share = self._share(f"embedding.{name}", row["accuracy"], n)
         return EmbeddingRow(name=name, share=share, settings=settings)

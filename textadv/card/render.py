@@ -19,6 +19,7 @@ from textadv.errors import DataError, shown
 __all__ = ["render_card"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_DATA_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet"))
 _TASKS = {
     "multi_label_classification": "multi-label text classification",
     "regression": "text regression",
@@ -69,6 +70,7 @@ class _Run:
         self.model = _read(folder / "model" / "config.json", json.loads)
         self.env = _read(folder / "env.json", json.loads, required=False)
         report = _read(report_dir / "report.json", json.loads, required=False)
+        self.measured_by_recipe = report_dir == folder and "evaluation" in self.recipe
         self.report = Figures(report) if report else None
         self.repo_id = repo_id or self.block("hub").get("repo")
         self.versions = self.env.get("versions") or {}
@@ -203,9 +205,11 @@ class _Run:
     def commands(self) -> Iterator[str]:
         version = self.versions.get("textadv")
         yield "pip install " + _quoted(f"textadv=={version}" if version else "textadv")
-        yield "textadv train recipe.yaml --output-dir run  # recipe.yaml is in this repository"
         report = self.report
-        if report is None:
+        then = ", and measures what its evaluation block says" if self.measured_by_recipe else ""
+        yield "# recipe.yaml is in this repository; it names the data" + (then if report else "")
+        yield "textadv train recipe.yaml --output-dir run"
+        if report is None or self.measured_by_recipe:
             return
         for budget in dict.fromkeys(attack.query_budget for attack in report.attacks):
             names = [a.name for a in report.attacks if a.query_budget == budget]
@@ -263,9 +267,10 @@ def _hub_id(name: object) -> str | None:
 
 
 def _without_folder(name: object) -> str:
-    """Return a name without the private part of an absolute path."""
+    """Return the name of a file without its folders, which can be private; ids stay as they are."""
     text = str(name)
-    return Path(text).name if text.startswith(("/", "~")) else text
+    is_path = text.startswith(("/", "~", ".")) or Path(text).suffix in _DATA_SUFFIXES
+    return Path(text).name if is_path else text
 
 
 def _quoted(word: object) -> str:

@@ -17,7 +17,7 @@ gradients not finite, 130 interrupted. Every command takes --debug for a traceba
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     _quiet_libraries()
     from textadv.cli import commands
     from textadv.errors import TextAdvError, shown
@@ -43,6 +43,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {type(error).__name__}: {found} (--debug shows more)", file=sys.stderr)
         return 1
     return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse, letting `key=value` arguments stand anywhere among the options."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    overrides = [word for word in rest if "=" in word and not word.startswith("-")]
+    if len(overrides) < len(rest) or (rest and not hasattr(arguments, "overrides")):
+        unknown = [word for word in rest if word not in overrides] or rest
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if overrides:
+        arguments.overrides = [*arguments.overrides, *overrides]
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:

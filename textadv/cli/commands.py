@@ -62,6 +62,7 @@ def attack(arguments: argparse.Namespace) -> None:
     from textadv.config import build
     from textadv.data import LabelSpace, load_examples
     from textadv.evaluate import EvaluationConfig
+    from textadv.models import load_config
     from textadv.run import claim_folder, evaluate_model
     from textadv.victim import ModelVictim
 
@@ -86,19 +87,20 @@ def attack(arguments: argparse.Namespace) -> None:
         )
     folder = Path(arguments.output_dir)
     claim_folder(folder, resume=(folder / "records.jsonl").exists())
-    victim = ModelVictim.load(
-        arguments.model, revision=arguments.revision, max_length=arguments.max_length
-    )
+    space = LabelSpace.from_model(load_config(arguments.model, arguments.revision))
     columns = arguments.text_column.split(",") if arguments.text_column else None
     data = load_examples(
         arguments.data,
         split=arguments.split,
         text=columns,
         label=arguments.label_column,
-        label_space=LabelSpace.from_model(victim.model),
+        label_space=space,
     )
     _print_notes(data.notes)
     examples = data.splits["examples"]
+    victim = ModelVictim.load(
+        arguments.model, revision=arguments.revision, max_length=arguments.max_length
+    )
     total = min(config.num_examples, len(examples)) * len(config.attacks)
     with AttackProgress(console, "attack", total) as progress:
         report = evaluate_model(
@@ -128,7 +130,9 @@ def push(arguments: argparse.Namespace) -> None:
     if not arguments.yes:
         console.print("dry run: nothing was sent; --yes uploads these files in one commit")
         return
-    console.print(f"published: {hub.push(plan, private=arguments.private)}", soft_wrap=True)
+    result = hub.push(plan, private=arguments.private)
+    done = "published" if result.changed else "already there, nothing changed"
+    console.print(f"{done}: {result.url} (commit {result.commit[:12]})", soft_wrap=True)
 
 
 def list(arguments: argparse.Namespace) -> None:

@@ -55,8 +55,9 @@ class LabelSpace:
         return _PROBLEM_TYPES[self.task]
 
     @classmethod
-    def from_model(cls, config: Any) -> LabelSpace:
-        """Read the label space of a stored model from its transformers config."""
+    def from_model(cls, model: Any) -> LabelSpace:
+        """Read the label space of a stored model from the model or its transformers config."""
+        config = getattr(model, "config", model)
         names = {int(key): str(name) for key, name in config.id2label.items()}
         if not names or sorted(names) != list(range(len(names))):
             raise DataError("model config: id2label", got=shown(names), expected="ids 0, 1, 2, ...")

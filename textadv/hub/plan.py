@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from textadv.errors import DataError, shown
 from textadv.hub.config import check_repo_id
 
@@ -65,17 +67,20 @@ class PushPlan:
         files: The files, each checked.
         left_out: Path and reason of everything else in the run directory.
         card: The model card.
+        private: Whether the recipe wants a private repository.
     """
 
     repo_id: str
     files: tuple[PlannedFile, ...]
     left_out: tuple[tuple[str, str], ...]
     card: str
+    private: bool = False
 
     def listing(self) -> str:
         """Return the files with their sizes, and why others were left out."""
         total = sum(file.size for file in self.files)
-        lines = [f"{self.repo_id}: {len(self.files)} files, {_size(total)}"]
+        kind = " (private)" if self.private else ""
+        lines = [f"{self.repo_id}{kind}: {len(self.files)} files, {_size(total)}"]
         lines += [f"  {_size(file.size):>9}  {file.path}" for file in self.files]
         if self.left_out:
             lines += ["left out:"]
@@ -120,7 +125,15 @@ def plan_push(
     for file in files:
         if TOKEN.search(file.text()):
             raise secret(file.path)
-    return PushPlan(repo_id=repo_id, files=tuple(files), left_out=tuple(left_out), card=card)
+    block = yaml.safe_load(sources["recipe.yaml"].read_text(encoding="utf-8")).get("hub")
+    private = isinstance(block, dict) and block.get("private") is True
+    return PushPlan(
+        repo_id=repo_id,
+        files=tuple(files),
+        left_out=tuple(left_out),
+        card=card,
+        private=private,
+    )
 
 
 def _choose(run_dir: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:

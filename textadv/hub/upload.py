@@ -47,6 +47,10 @@ class PushResult:
     commit: str
     changed: bool
 
+    def __str__(self) -> str:
+        state = f"commit {self.commit[:8]}" if self.changed else "no change since the last commit"
+        return f"{self.url} ({state})"
+
 
 def push(plan: PushPlan, *, token: str | None = None, private: bool = False) -> PushResult:
     """Upload a plan in one commit; create the repository when it does not exist.
@@ -57,7 +61,8 @@ def push(plan: PushPlan, *, token: str | None = None, private: bool = False) -> 
     Args:
         plan: From `plan_push`.
         token: Access token; the one of `hf auth login` or HF_TOKEN when not given.
-        private: Create the repository as private; an existing public one is refused.
+        private: Create the repository as private, as the recipe can also ask; an existing public
+            one is then refused.
 
     Raises:
         DataError: A file changed after it was listed, or holds the token.
@@ -66,7 +71,7 @@ def push(plan: PushPlan, *, token: str | None = None, private: bool = False) -> 
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
-    token = token or get_token()
+    token, private = token or get_token(), private or plan.private
     if not token:
         raise PublishError(
             "publishing",

@@ -128,6 +128,7 @@ class PGD(Perturbation):
             Default: epsilon. The start is projected into the ball.
 
     Cost: K inner passes; K - 1 with `init="zero"` when the objective trains on the clean text too.
+    Known failure: with few small steps it never reaches the ball; l1 moves one entry a step.
     Source: Madry et al., ICLR 2018, section 2.1; default step: section 5 (2.5 epsilon / K).
     """
 

@@ -55,8 +55,9 @@ class UniformNoise(Noise):
         scope: `"sequence"` or `"token"`.
         epsilon: Norm of the noise, in embedding units, >= 0.
 
-    Cost: no inner pass. Known failure: it is no attack; a clean MiniLM keeps its accuracy under
-    noise at eight times the radius at which PGD breaks it entirely.
+    Cost: no inner pass.
+    Known failure: it is no attack; a clean MiniLM keeps its accuracy under
+    noise of four times the radius at which PGD leaves nothing.
     """
 
     kind: ClassVar[Init] = "uniform"
@@ -71,7 +72,8 @@ class GaussianNoise(Noise):
         scope: `"sequence"` or `"token"`.
         epsilon: Norm of the noise, in embedding units, >= 0.
 
-    Cost: no inner pass. Known failure: it is no attack.
+    Cost: no inner pass.
+    Known failure: it is no attack.
     """
 
     kind: ClassVar[Init] = "normal"
