@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.models import save_tiny_model, sentiment_rows
-from textadv.config import Recipe, build, read_recipe
+from textadv.config import Recipe, build, find_recipe, read_recipe
 from textadv.errors import ConfigError, DataError, OutputExistsError, UnsupportedModelError
 from textadv.report import RobustnessReport
 from textadv.run import run_recipe
@@ -162,3 +162,22 @@ def test_other_heads_train_and_are_not_attacked(task, recipe, tmp_path):
 def test_cut_texts_are_mentioned(recipe, tmp_path):
     recipe["data"]["max_length"] = 6
     assert any("cut at 6 tokens" in note for note in run(recipe, tmp_path).notes)
+
+
+@pytest.mark.parametrize("name", ["sst2-fgm", "sst2-freelb"])
+def test_a_shipped_recipe_runs_on_a_tiny_model(name, recipe, tmp_path):
+    overrides = [
+        f"model.name={tmp_path / 'base'}",
+        "model.new_head=true",
+        "data.name=null",
+        *(f"data.{split}={tmp_path / split}.jsonl" for split in ("train", "validation", "test")),
+        "data.text=text",
+        "data.max_length=32",
+        "training.max_steps=2",
+        "training.precision=fp32",
+        "evaluation.num_examples=5",
+    ]
+    result = run_recipe(read_recipe(find_recipe(name), overrides), tmp_path / "run")
+    assert result.training.step == 2
+    assert sum(result.report.attacks["deepwordbug"].counts.values()) == 5
+    assert result.report.embedding["pgd"]["num_examples"] == 5
