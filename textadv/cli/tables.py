@@ -40,13 +40,14 @@ def card_of(name: str) -> str:
 
 
 def report_table(report: Any) -> Table:
-    """Return clean accuracy and accuracy under each attack as a table."""
+    """Return clean accuracy, and accuracy under each attack and perturbation, as a table."""
     n = report.num_examples
     preliminary = " (preliminary: fewer than 100)" if n < 100 else ""
     table = Table(title=f"{report.data}, n = {n}{preliminary}", title_justify="left")
-    for heading in ("attack", "accuracy", "95 % interval", "success rate", "queries", "unresolved"):
-        table.add_column(heading, justify="left" if heading == "attack" else "right")
-    table.add_row("none (clean)", *_rate(report.clean_accuracy, report.clean_interval))
+    table.add_column("", no_wrap=True)
+    for heading in ("accuracy", "95 % interval", "success", "queries", "unresolved"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_row("clean", *_rate(report.clean_accuracy, report.clean_interval))
     for name, result in report.attacks.items():
         table.add_row(
             name,
@@ -57,16 +58,16 @@ def report_table(report: Any) -> Table:
         )
     if report.worst_case and len(report.attacks) > 1:
         worst = report.worst_case
-        table.add_row("worst case of these", *_rate(worst["accuracy"], worst["interval"]))
+        table.add_row("worst case", *_rate(worst["accuracy"], worst["interval"]))
     for name, found in report.embedding.items():
-        label = f"{name} ({found['norm']} {found['epsilon']}, embeddings)"
+        label = f"{name.split('-')[0]} {found['norm']} {found['epsilon']}"
         table.add_row(label, *_rate(found["accuracy"], found["interval"]))
     return table
 
 
 def _rate(value: float, interval: Any) -> tuple[str, str]:
     low, high = interval
-    return f"{value:.1%}", f"{low:.1%} to {high:.1%}"
+    return f"{value:.1%}", f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def _tables() -> dict[str, dict[str, Any]]:
