@@ -7,9 +7,25 @@ from pathlib import Path
 from textadv.testing import tiny_model
 
 WORDS = [
-    *"the a of and is was very quite this that film plot actor scene story".split(),
-    *"good great fine superb lovely bad awful poor dull boring".split(),
-    *"one two three four five".split(),
+    *[
+        "the",
+        "a",
+        "of",
+        "and",
+        "is",
+        "was",
+        "very",
+        "quite",
+        "this",
+        "that",
+        "film",
+        "plot",
+        "actor",
+        "scene",
+        "story",
+    ],
+    *["good", "great", "fine", "superb", "lovely", "bad", "awful", "poor", "dull", "boring"],
+    *["one", "two", "three", "four", "five"],
 ]
 
 
