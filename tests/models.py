@@ -6,27 +6,10 @@ from pathlib import Path
 
 from textadv.testing import tiny_model
 
-WORDS = [
-    *[
-        "the",
-        "a",
-        "of",
-        "and",
-        "is",
-        "was",
-        "very",
-        "quite",
-        "this",
-        "that",
-        "film",
-        "plot",
-        "actor",
-        "scene",
-        "story",
-    ],
-    *["good", "great", "fine", "superb", "lovely", "bad", "awful", "poor", "dull", "boring"],
-    *["one", "two", "three", "four", "five"],
-]
+FILLERS = "the a of and is was very quite this that film plot actor scene story"
+PRAISE = "good great fine superb lovely"
+BLAME = "bad awful poor dull boring"
+WORDS = f"{FILLERS} {PRAISE} {BLAME} one two three four five".split()
 
 
 def make_tokenizer():
@@ -69,8 +52,8 @@ def sentiment_rows(count: int, seed: int = 0) -> list[dict]:
     rows = []
     for _ in range(count):
         label = source.randrange(2)
-        tone = WORDS[20:25] if label == 0 else WORDS[15:20]
-        words = source.choices(WORDS[:15], k=source.randrange(3, 12))
+        tone = (PRAISE if label else BLAME).split()
+        words = source.choices(FILLERS.split(), k=source.randrange(3, 12))
         words.insert(source.randrange(len(words)), source.choice(tone))
         rows.append({"text": " ".join(words), "label": label})
     return rows

@@ -116,6 +116,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.store.save_model(self.model, self.tokenizer)
         self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
         return TrainResult(
             model=self.model,
             step=state.step,
@@ -162,7 +163,6 @@ class Trainer:
                     self._validate(state)
                 if self._due(state.step, config.save_steps):
                     self._save(optimizer, state)
-        accelerator.end_training()
         accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
         return state
 
