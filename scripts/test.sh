@@ -7,7 +7,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=PASSIVE
 "$VENV/bin/ruff" format --check .
 "$VENV/bin/ruff" check --output-format concise .
 "$VENV/bin/mypy"
-"$VENV/bin/python" -m pytest --quiet
+"$VENV/bin/python" -m pytest --quiet --numprocesses 2
 if [ "${1:-}" != "--fast" ]; then
-    "$VENV/bin/python" -m pytest --quiet -m slow
+    "$VENV/bin/python" -m pytest --quiet --numprocesses 2 -m slow
 fi

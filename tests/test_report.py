@@ -59,7 +59,7 @@ def test_json_round_trip_through_a_file(tmp_path: Path) -> None:
         "report.md",
     ]
     values = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert values["schema_version"] == 1
+    assert values["schema_version"] == 2
     assert "records" not in values
     assert set(values["attacks"]["deepwordbug"]) >= {
         *("accuracy_under_attack", "attack_success_rate", "interval", "mean_queries", "config"),

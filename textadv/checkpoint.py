@@ -21,10 +21,12 @@ __all__ = [
     "folders",
     "latest",
     "load_optimizer",
+    "load_tensors",
     "load_weights",
     "prune",
     "save",
     "save_optimizer",
+    "save_tensors",
     "save_weights",
     "write_text",
 ]
@@ -111,6 +113,16 @@ def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": settings["groups"]})
+
+
+def save_tensors(tensors: dict[str, Tensor], file: Path) -> None:
+    """Write named tensors."""
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, file)
+
+
+def load_tensors(file: Path) -> dict[str, Tensor]:
+    """Read named tensors."""
+    return dict(load_file(file))
 
 
 def save_weights(model: nn.Module, file: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from textadv import reuse
 from textadv.errors import ConfigError, DataError, UnsupportedModelError
 from textadv.losses import ProblemType, task_loss
 from textadv.seeding import preserve_rng
+from textadv.sites import find_site
 
 __all__ = ["Batch", "EmbeddingPort", "Mode", "enable_gradient_checkpointing", "wrap"]
 
@@ -19,7 +22,7 @@ Batch = Mapping[str, Tensor]
 Mode = Literal["train", "eval"]
 
 # Entries of a batch that describe tokens to us and that no model takes.
-OURS = ("special_tokens_mask", "perturb_mask")
+OURS = ("special_tokens_mask", "perturb_mask", "candidates", "example_id")
 
 
 class EmbeddingPort:
@@ -35,11 +38,15 @@ class EmbeddingPort:
         tokenizer: Gives the special token ids when batches carry no `special_tokens_mask`.
         forward: What to call for passes that update weights: the prepared (DDP) model. Default
             `model`.
-        site: Dotted name of the embedding layer, when the probe cannot find it.
+        site: Where to perturb (see `textadv.sites.find_site`): the word embeddings by default, or
+            a dotted name when the probe cannot find them.
 
     Attributes:
         site: Dotted name of the layer that is perturbed.
-        dim: Width D of its output, which factorised models make smaller than `hidden_size`.
+        dim: Width D of the site, which factorised models make smaller than `hidden_size`.
+        memory: Tensors that some methods keep from step to step (a delta that persists, a history
+            by example, a vocabulary table), by name. Save them with the weights to resume exactly.
+        seen: What was at the site, (B, L, D), in the last pass that added a `delta`.
 
     Shape:
         `delta`: (B, L, D), float32, in the units of the layer's output (scaled embeddings, as in
@@ -68,18 +75,41 @@ class EmbeddingPort:
     ) -> None:
         self.model = model
         self.forward = forward if forward is not None else model
+        self.memory: dict[str, Tensor] = {}
+        self.seen: Tensor | None = None
+        self.noted = False
+        self._captured: dict[str, Tensor] = {}
         self._special_ids = _special_ids(tokenizer)
         self._delta: Tensor | None = None
-        self._fired: list[bool] = []
+        self._calls, self._added = 0, 0
         self._handle: torch.utils.hooks.RemovableHandle | None = None
-        self.site, self._sequence_first, self.dim = _probe(model, site)
+        self._place = find_site(model, site)
+        self.site, self.dim = self._place.name, self._place.dim
         self._layer = model.get_submodule(self.site)
+        self._siblings: dict[str, EmbeddingPort] = {"word" if site is None else site: self}
+        words = self._place if self._place.argument is None else find_site(model)
+        self._word_site, self._words_first = words.name, words.sequence_first
+
+    def at(self, site: str) -> EmbeddingPort:
+        """Return the port on the same model at another site; both share `memory`."""
+        if site not in self._siblings:
+            port = copy.copy(self)
+            port._place = find_site(self.model, site)
+            port.site, port.dim = port._place.name, port._place.dim
+            port._layer = self.model.get_submodule(port.site)
+            port._handle, port.seen, port.noted = None, None, False
+            self._siblings[site] = port
+        return self._siblings[site]
 
     def __call__(self, batch: Batch, delta: Tensor | None = None) -> Any:
         """Run the forward that updates weights; labels in the batch give a loss."""
         inputs = {name: value for name, value in batch.items() if name not in OURS}
         with self.perturbed(delta):
             return self.forward(**inputs)
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the entries of a batch that the model takes, without the labels."""
+        return {k: v for k, v in batch.items() if k not in OURS and k != "labels"}
 
     def logits(self, batch: Batch, delta: Tensor | None = None, *, inner: bool = False) -> Tensor:
         """Return logits (B, C) without computing the model's own loss.
@@ -90,9 +120,8 @@ class EmbeddingPort:
             inner: Whether this is an attack pass, which runs on the bare model so that no process
                 waits for another.
         """
-        inputs = {k: v for k, v in batch.items() if k not in OURS and k != "labels"}
         with self.perturbed(delta):
-            output = (self.model if inner else self.forward)(**inputs)
+            output = (self.model if inner else self.forward)(**self.inputs(batch))
         return cast(Tensor, output.logits)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -112,9 +141,30 @@ class EmbeddingPort:
         return "single_label_classification"
 
     def embed(self, batch: Batch) -> Tensor:
-        """Return the unperturbed input embeddings (B, L, D), detached."""
-        with torch.no_grad():
-            return cast(Tensor, self._layer(batch["input_ids"])).detach()
+        """Return what is at the site without a perturbation, (B, L, D), detached."""
+        place = self._place
+        if place.argument is None:
+            ids = batch["input_ids"].T if place.sequence_first else batch["input_ids"]
+            with torch.no_grad():
+                found = cast(Tensor, self._layer(ids)).detach()
+            return found.transpose(0, 1) if place.sequence_first else found
+        with self.attack_mode("eval"), torch.no_grad():
+            found = reuse.read_input(self._layer, place, lambda: self.logits(batch, inner=True))
+        return found.transpose(0, 1) if place.sequence_first else found
+
+    def words(self, ids: Tensor) -> Tensor:
+        """Return the word embeddings of any ids (B, N), as (B, N, D)."""
+        layer = self.model.get_submodule(self._word_site)
+        if self._words_first:
+            return cast(Tensor, layer(ids.T)).transpose(0, 1)
+        return cast(Tensor, layer(ids))
+
+    def blank(self, batch: Batch) -> Tensor:
+        """Return zeros in the shape of `delta`, (B, L, D), in float32 or wider."""
+        wide = next(self.model.parameters()).dtype == torch.float64
+        dtype = torch.float64 if wide else torch.float32
+        ids = batch["input_ids"]
+        return torch.zeros((*ids.shape, self.dim), dtype=dtype, device=ids.device)
 
     def editable(self, batch: Batch) -> Tensor:
         """Return which tokens may be perturbed, bool (B, L): neither padding nor special tokens.
@@ -154,10 +204,10 @@ class EmbeddingPort:
             yield
             return
         with self.attached():
-            self._delta, self._fired = delta, []
+            self._delta, self._calls, self._added = delta, 0, 0
             try:
                 yield
-                fired = len(self._fired)
+                fired = self._added
             finally:
                 self._delta = None
         if fired != 1:
@@ -174,7 +224,11 @@ class EmbeddingPort:
         if self._handle is not None:
             yield
             return
-        self._handle = self._layer.register_forward_hook(self._add_delta)
+        self._handle = (
+            self._layer.register_forward_hook(self._add_to_output)
+            if self._place.argument is None
+            else self._layer.register_forward_pre_hook(self._add_to_input, with_kwargs=True)
+        )
         try:
             yield
         finally:
@@ -207,23 +261,73 @@ class EmbeddingPort:
                 for module in modules:
                     module.training = True
 
+    @contextlib.contextmanager
+    def cached_prefix(self) -> Iterator[None]:
+        """Run what is before the site once for all forwards inside, which must be of one batch."""
+        with reuse.cached_prefix(self.model, self._place):
+            yield
+
+    @contextlib.contextmanager
+    def shared_embedding_gradient(self) -> Iterator[None]:
+        """Write the gradient of the embedding table once for all backwards inside.
+
+        One process only: DDP waits for the table's gradient in each backward.
+        """
+        with reuse.shared_output_gradient(self.model.get_submodule(self._word_site)):
+            yield
+
+    @contextlib.contextmanager
+    def capturing(self) -> Iterator[None]:
+        """Keep what the encoder of every forward inside puts out, for `representation`."""
+        with reuse.captured_output(self.model, self._captured):
+            yield
+
+    def representation(self, batch: Batch) -> Tensor | None:
+        """Return the last captured encoder output, averaged over real tokens, (B, H)."""
+        hidden = self._captured.get("encoder")
+        if hidden is None:
+            return None
+        mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
+        weights = (mask / mask.sum(1, keepdim=True)).to(hidden.dtype)
+        return (hidden * weights.unsqueeze(-1)).sum(1)
+
     @property
     def device(self) -> torch.device:
-        """Device of the embedding layer."""
-        return cast(torch.device, next(self._layer.parameters()).device)
+        """Device of the model."""
+        return cast(torch.device, next(self.model.parameters()).device)
 
-    def _add_delta(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+    def _add_to_output(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+        return None if self._delta is None else self._add(output)
+
+    def _add_to_input(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         if self._delta is None:
             return None
-        self._fired.append(True)
-        delta = self._delta.transpose(0, 1) if self._sequence_first else self._delta
-        if delta.shape != output.shape:
+        number, self._calls = self._calls, self._calls + 1
+        if number != self._place.call:
+            return None
+        return self._place.replace(args, kwargs, self._add(self._place.read(args, kwargs)))
+
+    def _add(self, hidden: Tensor) -> Tensor:
+        self._added += 1
+        delta = cast(Tensor, self._delta)
+        delta = delta.transpose(0, 1) if self._place.sequence_first else delta
+        if delta.shape != hidden.shape:
             raise ConfigError(
                 f"delta at {self.site!r}",
                 got=str(tuple(delta.shape)),
-                expected=f"the shape of the embeddings {tuple(output.shape)}",
+                expected=f"the shape of the embeddings {tuple(hidden.shape)}",
             )
-        return output + delta.to(output.dtype)
+        seen = hidden.detach()
+        self.seen = seen.transpose(0, 1) if self._place.sequence_first else seen
+        delta = delta.to(hidden.dtype)
+        if self._place.normalized:
+            delta = delta * hidden.std(-1, keepdim=True, unbiased=False)
+        return hidden + delta
+
+    def take_seen(self) -> Tensor | None:
+        """Return `seen` and forget it."""
+        found, self.seen = self.seen, None
+        return found
 
 
 def wrap(
@@ -264,60 +368,3 @@ def _special_ids(tokenizer: Any) -> Tensor | None:
     if tokenizer is None:
         return None
     return torch.tensor(sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}))
-
-
-def _probe_ids(model: Any) -> Tensor:
-    """Return one row of distinct ordinary ids that ends as BART and T5 classifiers demand."""
-    config = model.config.get_text_config()
-    special = {config.pad_token_id, config.eos_token_id, config.bos_token_id}
-    ordinary = [i for i in range(min(config.vocab_size, 64)) if i not in special]
-    ids = [*ordinary[-5:][::-1], ordinary[0]]
-    if config.eos_token_id is not None:
-        eos = config.eos_token_id
-        ids.append(eos[0] if isinstance(eos, list) else eos)
-    return torch.tensor([ids], device=next(model.parameters()).device)
-
-
-def _probe(model: Any, site: str | None) -> tuple[str, bool, int]:
-    """Run one forward and return the name, layout and width of the layer that got the token ids."""
-    ids = _probe_ids(model)
-    found: list[tuple[str, bool, int]] = []
-
-    def watch(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            given = args[0] if args else kwargs.get("input")
-            if not isinstance(given, Tensor) or not isinstance(output, Tensor):
-                return
-            if given.shape == ids.shape and torch.equal(given, ids):
-                found.append((name, False, output.shape[-1]))
-            elif given.shape == ids.T.shape and torch.equal(given, ids.T):
-                found.append((name, True, output.shape[-1]))
-
-        return hook
-
-    watched = [
-        (name, module)
-        for name, module in model.named_modules()
-        if (isinstance(module, nn.Embedding) if site is None else name == site)
-    ]
-    handles = [m.register_forward_hook(watch(n), with_kwargs=True) for n, m in watched]
-    modules = [m for m in model.modules() if m.training]
-    try:
-        for module in modules:
-            module.training = False
-        with torch.no_grad(), preserve_rng(ids.device):
-            model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module in modules:
-            module.training = True
-    if not found:
-        raise UnsupportedModelError(
-            f"{type(model).__name__}: {'embedding layer' if site is None else f'site {site!r}'}",
-            got="no layer that is called with the token ids",
-            expected="an nn.Embedding whose input is input_ids",
-            fix="name the layer with wrap(model, site='...'), or load the model with "
-            "attn_implementation='sdpa' if it packs its inputs",
-        )
-    return found[0]

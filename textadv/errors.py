@@ -92,9 +92,15 @@ class NonFiniteError(TextAdvError, ArithmeticError):
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """Return `value` as escaped text of at most `limit` characters, safe for a terminal."""
+    """Return `value` as escaped text of at most `limit` characters, safe for a terminal.
+
+    What is too long loses its middle: paths tell most at their ends.
+    """
     text = ascii(value) if isinstance(value, str) else ascii(repr(value))[1:-1]
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    if len(text) <= limit:
+        return text
+    head = (limit - 3) // 2
+    return f"{text[:head]}...{text[3 + head - limit :]}"
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str], where: str = "") -> ConfigError:

@@ -12,13 +12,14 @@ from typing import Any
 
 from textadv import metrics
 from textadv.attacks import build_attack, run
-from textadv.attacks.base import Attack, Example, attack_config, config_hash
+from textadv.attacks.base import Attack, Example, attack_config, attack_identity, config_hash
 from textadv.attacks.examples import make_examples, sample_examples
-from textadv.attacks.records import Record, RecordFile
+from textadv.attacks.records import Record
 from textadv.errors import ConfigError, DataError, shown
 from textadv.perturb import Perturbation
 from textadv.report import AttackResult, RobustnessReport
-from textadv.victim import CallableVictim, ModelVictim, Victim
+from textadv.shards import Processes, collect_records
+from textadv.victim import Victim, as_victim
 
 __all__ = ["EvaluationConfig", "attack", "evaluate_attacks", "make_examples", "sample_examples"]
 
@@ -40,7 +41,9 @@ class EvaluationConfig:
         width: Searches that run at once. Changes the speed, not the outcome.
         cache_size: Texts whose scores are remembered. Changes the speed, not the outcome.
         max_length: Longest input of the model in tokens; None for what the model can read.
-        batch_tokens: Most tokens in one forward pass.
+        batch_tokens: Most tokens in one forward pass; None for what suits the device.
+        timeout: Most seconds for one step of a search or one call of the model; what takes longer
+            is `unresolved`. None for no limit.
     """
 
     attacks: Sequence[str | Mapping[str, Any]] = ("deepwordbug", "synonym")
@@ -48,10 +51,11 @@ class EvaluationConfig:
     num_examples: int = 1000
     query_budget: int | None = 2000
     seed: int = 0
-    width: int = 64
+    width: int = 128
     cache_size: int = 16384
     max_length: int | None = None
-    batch_tokens: int = 8192
+    batch_tokens: int | None = None
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_examples", "query_budget", "width", "max_length", "batch_tokens"):
@@ -60,6 +64,8 @@ class EvaluationConfig:
                 raise ConfigError(f"evaluation.{name}", got=shown(value), expected="an integer")
             if value is not None and value < 1:
                 raise ConfigError(f"evaluation.{name}", got=str(value), expected=">= 1")
+        if self.timeout is not None and not self.timeout > 0:
+            raise ConfigError("evaluation.timeout", got=shown(self.timeout), expected="> 0")
         if isinstance(self.attacks, str):
             raise ConfigError("evaluation.attacks", got=shown(self.attacks), expected="a list")
         self.build()
@@ -91,6 +97,7 @@ def evaluate_attacks(
     model: str = "",
     data: str = "",
     attacks: Mapping[str, Attack] | None = None,
+    processes: Processes | None = None,
 ) -> RobustnessReport:
     """Attack a sample of the examples and return the report.
 
@@ -102,6 +109,9 @@ def evaluate_attacks(
         model: Name of the model in the report.
         data: Name of the data in the report.
         attacks: Attacks by name, instead of those the configuration names.
+        processes: An `Accelerator` or `PartialState` whose processes all make this call and share
+            the examples between them; needs an output directory. Records and report are the same
+            for any number of processes.
 
     Raises:
         DataError: No examples, or labels the model does not have.
@@ -109,16 +119,16 @@ def evaluate_attacks(
         OutputExistsError: The directory holds the records of another run.
     """
     sample = sample_examples(examples, config.num_examples, config.seed)
-    _check_labels(victim, sample)
+    check_labels(victim, sample)
     chosen = dict(config.build() if attacks is None else attacks)
     for one in chosen.values():
         one.prepare()
     header = {
         "config_hash": config_hash(
             [config.seed, config.query_budget, config.max_length]
-            + [[name, attack_config(one)] for name, one in sorted(chosen.items())]
+            + [[name, attack_identity(one)] for name, one in sorted(chosen.items())]
         ),
-        "data_hash": _data_hash(sample),
+        "data_hash": sample_hash(sample),
         "model": model,
     }
     options: dict[str, Any] = {
@@ -126,31 +136,27 @@ def evaluate_attacks(
         "query_budget": config.query_budget,
         "seed": config.seed,
         "cache_size": config.cache_size,
+        "timeout": config.timeout,
     }
 
-    def records(skip: frozenset[tuple[str, str]]) -> Iterable[Record]:
-        for record in run(chosen, victim, sample, skip=skip, **options):
+    def records(share: Sequence[Example], skip: frozenset[tuple[str, str]]) -> Iterable[Record]:
+        for record in run(chosen, victim, share, skip=skip, **options):
             yield record
             if progress is not None:
                 progress(record)
 
-    if output_dir is None:
-        found = list(records(frozenset()))
-    else:
-        with RecordFile(Path(output_dir) / "records.jsonl", header) as file:
-            for record in records(file.done):
-                file.append(record)
-            found = file.records
+    path = Path(output_dir) / "records.jsonl" if output_dir is not None else None
+    found = collect_records(path, header, sample, records, processes)
     place = {example.id: row for row, example in enumerate(sample)}
     found = sorted(found, key=lambda record: (place[record.id], record.attack))
     report = _report(found, sample, chosen, config, model, data, header["data_hash"])
-    if output_dir is not None:
+    if output_dir is not None and (processes is None or processes.process_index == 0):
         report.save(output_dir)
     return report
 
 
 def attack(
-    model: Victim | str | Path | Callable[[list[Any]], Any],
+    model: Any,
     texts: Sequence[str | Sequence[str]],
     labels: Sequence[int],
     attacks: Sequence[str | Mapping[str, Any]] = ("deepwordbug",),
@@ -159,12 +165,23 @@ def attack(
     seed: int = 0,
     output_dir: str | Path | None = None,
     data: str = "",
+    editable: Sequence[int] | None = None,
+    progress: Callable[[Record], None] | None = None,
 ) -> RobustnessReport:
     """Attack texts and return the report, with one record per text and attack in `.records`.
 
     Args:
-        model: A model directory or Hub id, a `Victim`, or a function from a list of texts to
-            logits.
+        model: A model directory or Hub id, a `Victim`, a scikit-learn classifier of raw texts, or
+            a function from a list of texts to logits.
+        texts: Strings, or one sequence of strings per text.
+        labels: Gold labels.
+        attacks: Names, or mappings with fields.
+        query_budget: Most queries per text and attack.
+        seed: Of attacks that draw.
+        output_dir: Where `records.jsonl` and the report go, if anywhere.
+        data: Name of the data in the report.
+        editable: Columns an attack may edit; all by default.
+        progress: Called with every new record.
 
     Example:
         >>> def scores(texts):
@@ -176,18 +193,14 @@ def attack(
     config = EvaluationConfig(
         attacks=attacks, num_examples=max(len(texts), 1), query_budget=query_budget, seed=seed
     )
-    examples = make_examples(texts, labels)
-    if isinstance(model, str | Path):
-        victim: Victim = ModelVictim.load(model)
-        name = str(model)
-    elif hasattr(model, "logits"):
-        victim, name = model, type(model).__name__
-    else:
-        victim, name = CallableVictim(model), getattr(model, "__name__", type(model).__name__)
-    return evaluate_attacks(victim, examples, config, output_dir, model=name, data=data)
+    examples = make_examples(texts, labels, editable=editable)
+    victim = as_victim(model)
+    name = str(model) if isinstance(model, str | Path) else type(model).__name__
+    name = getattr(model, "__name__", name)
+    return evaluate_attacks(victim, examples, config, output_dir, progress, model=name, data=data)
 
 
-def _check_labels(victim: Victim, sample: Sequence[Example]) -> None:
+def check_labels(victim: Victim, sample: Sequence[Example]) -> None:
     if not sample:
         raise DataError("examples", got="none", expected="at least one")
     classes: int | None = getattr(victim, "num_labels", None)
@@ -201,7 +214,7 @@ def _check_labels(victim: Victim, sample: Sequence[Example]) -> None:
             )
 
 
-def _data_hash(sample: Sequence[Example]) -> str:
+def sample_hash(sample: Sequence[Example]) -> str:
     return config_hash([[one.id, one.words.texts, one.label, one.words.editable] for one in sample])
 
 
@@ -265,7 +278,7 @@ def _result(
             [record.num_modified_words / max(record.num_words, 1) for record in flipped]
         ),
         config=attack_config(one),
-        config_hash=config_hash(attack_config(one)),
+        config_hash=config_hash(attack_identity(one)),
     )
 
 

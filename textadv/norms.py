@@ -26,12 +26,14 @@ __all__ = [
     "norm",
     "project",
     "random_point",
+    "relative",
+    "usable",
     "with_norm",
 ]
 
 Norm = Literal["l2", "linf", "l1"]
 Scope = Literal["sequence", "token"]
-Init = Literal["zero", "uniform", "normal"]
+Init = Literal["zero", "uniform", "normal", "clipped_normal"]
 
 # Gradients shorter than this carry no direction; float32 keeps about 1e-38.
 TINY = 1e-30
@@ -133,8 +135,30 @@ def direction(grad: Tensor, mask: Tensor, name: Norm, scope: Scope) -> Tensor:
     else:
         size = _group_norm(groups, "l2")
         unit = groups / size.unsqueeze(1)
-    usable = torch.isfinite(size) & (size >= TINY)
-    return torch.where(usable.unsqueeze(1), unit, 0.0).view_as(grad)
+    return torch.where(_carries_direction(size).unsqueeze(1), unit, 0.0).view_as(grad)
+
+
+def relative(grad: Tensor, mask: Tensor, name: Norm, scope: Scope) -> Tensor:
+    """Return the gradient divided by its own norm in each group, zero where it has none.
+
+    Unlike `direction` this keeps the gradient's proportions in linf as well, as FreeLB's and
+    SMART's code does.
+    """
+    grad = _masked(grad, mask)
+    groups = _groups(grad, scope)
+    size = _group_norm(groups, name)
+    unit = groups / size.unsqueeze(1)
+    return torch.where(_carries_direction(size).unsqueeze(1), unit, 0.0).view_as(grad)
+
+
+def usable(grad: Tensor, mask: Tensor, scope: Scope) -> Tensor:
+    """Return which groups have a gradient to follow, bool: (B,) or, for tokens, (B, L)."""
+    peak = torch.where(mask, _wide(grad).flatten(2).abs().amax(-1), 0.0)
+    return _carries_direction(peak.amax(1) if scope == "sequence" else peak)
+
+
+def _carries_direction(size: Tensor) -> Tensor:
+    return torch.isfinite(size) & (size >= TINY)
 
 
 def project(delta: Tensor, mask: Tensor, epsilon: float | None, name: Norm, scope: Scope) -> Tensor:
@@ -196,14 +220,14 @@ def random_point(
 ) -> Tensor:
     """Draw a start whose norm does not depend on the length of the text.
 
-    Entries are U(-1, 1) or N(0, 1), times `scale` divided by what makes the group's norm about
-    `scale`: sqrt(n) for l2 (0.577 `scale` for uniform, `scale` for normal), n for l1, 1 for linf,
-    where n counts the perturbable entries of the group, not the padded ones.
+    Entries are U(-1, 1), N(0, 1) or N(0, 1) clipped at 2, times `scale` divided by what makes the
+    group's norm about `scale`: sqrt(n) for l2 (0.577 `scale` for uniform, `scale` for normal), n
+    for l1, 1 for linf, where n counts the perturbable entries of the group, not the padded ones.
 
     Args:
         embeds: Input embeddings (B, L, D); only shape, device and dtype are used.
         mask: Positions that may be perturbed, bool (B, L).
-        kind: `"zero"`, `"uniform"` or `"normal"`.
+        kind: `"zero"`, `"uniform"`, `"normal"` or `"clipped_normal"`.
         scale: Size of the start, in embedding units.
         name: Norm of the ball.
         scope: `"sequence"` or `"token"`.
@@ -219,6 +243,8 @@ def random_point(
         start.uniform_(-1.0, 1.0, generator=generator)
     else:
         start.normal_(generator=generator)
+    if kind == "clipped_normal":
+        start.clamp_(-2.0, 2.0)
     entries = torch.full_like(start[:, :, 0], embeds.shape[-1])
     if scope == "sequence":
         entries = entries * mask.sum(1, keepdim=True).clamp_min(1)

@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from textadv.errors import DataError, shown
+from textadv.report_text import cell as _cell
+from textadv.report_text import judgement_lines
+from textadv.report_text import percent as _percent
 
 __all__ = ["SCHEMA_VERSION", "AttackResult", "RobustnessReport"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# Version 1 lacks the fields that have defaults, and is read with these.
+READABLE_VERSIONS = (1, 2)
 PRELIMINARY_BELOW = 100
 
 Interval = tuple[float, float]
@@ -34,6 +39,10 @@ class AttackResult:
         modified_word_rate: Mean share of words modified, over the flipped examples.
         config: Every field of the attack.
         config_hash: Hash of it.
+        quality: How far the changed texts are from the originals, over the flipped examples:
+            `edit_distance` (characters, mean), and when a sentence encoder was there `encoder`,
+            `similarity`, `similarity_p5`, `threshold` and `filtered`, the accuracy when only flips
+            at least as similar as the threshold count.
     """
 
     accuracy_under_attack: float
@@ -47,6 +56,7 @@ class AttackResult:
     modified_word_rate: float | None = None
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     config_hash: str = ""
+    quality: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,6 +77,11 @@ class RobustnessReport:
             `counts`, `attacks`.
         versions: Versions of what produced the figures.
         data_hash: Hash of ids, texts and labels of the sample.
+        cascade: Which frozen set of attacks was run, how, and the figures of its tracks.
+        audit: Verdict and findings of the audit.
+        commands: What repeats the run.
+        details: Figures by class, confusion under attack and query curves; see
+            `textadv.details`.
         records: One record per example and attack; not part of the JSON.
     """
 
@@ -81,6 +96,10 @@ class RobustnessReport:
     worst_case: Mapping[str, Any] | None = None
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     data_hash: str = ""
+    cascade: Mapping[str, Any] | None = None
+    audit: Mapping[str, Any] | None = None
+    commands: Sequence[str] = ()
+    details: Mapping[str, Any] | None = None
     records: Sequence[Any] = dataclasses.field(default=(), compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,11 +118,17 @@ class RobustnessReport:
             DataError: Another schema version, or fields that are missing or unknown.
         """
         version = values.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise DataError("report", got=f"schema_version {version}", expected=str(SCHEMA_VERSION))
+        if version not in READABLE_VERSIONS:
+            raise DataError(
+                "report",
+                got=f"schema_version {shown(version)}",
+                expected=f"at most {SCHEMA_VERSION}",
+                fix="read it with the textadv that wrote it, or run the evaluation again",
+            )
         fields = {name: value for name, value in values.items() if name != "schema_version"}
         try:
             fields["clean_interval"] = _interval(fields["clean_interval"])
+            fields["commands"] = tuple(map(str, fields.get("commands", ())))
             fields["attacks"] = {
                 name: AttackResult(**{**result, "interval": _interval(result["interval"])})
                 for name, result in fields.get("attacks", {}).items()
@@ -169,6 +194,7 @@ class RobustnessReport:
                 f"| {row.get('num_steps', '')} | {_rate(row['accuracy'], row.get('interval'))} |"
                 for name, row in self.embedding.items()
             ]
+        lines += judgement_lines(self)
         if self.versions:
             named = ", ".join(f"{name} {version}" for name, version in self.versions.items())
             lines += ["", f"Made with {named}."]
@@ -207,10 +233,6 @@ def _interval(pair: Sequence[float]) -> Interval:
     return float(low), float(high)
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
-
-
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
@@ -221,11 +243,3 @@ def _rate(value: float, interval: Sequence[float] | None, n: int | None = None) 
     count = "" if n is None else f" ({round(value * n)}/{n})"
     span = "" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
     return _percent(value) + count + span
-
-
-def _cell(value: object) -> str:
-    """Return text that stays one harmless cell: no markup, no line breaks, nothing invisible."""
-    text = shown(str(value), 200)[1:-1]
-    for character in "\\`*_[]<>|":
-        text = text.replace(character, "\\" + character if character != "<" else "&lt;")
-    return text

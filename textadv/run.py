@@ -127,6 +127,10 @@ def check_recipe(recipe: Recipe, base_dir: str | Path = ".") -> TextData:
     data = load_data(
         recipe.data, base_dir=base_dir, seed=recipe.training.seed, where="recipe: data"
     )
+    head = (data.labels.problem_type, data.labels.num_labels)
+    recipe.objective.check(*head)
+    for perturbation in recipe.evaluation.perturbations:
+        perturbation.check(*head)
     if data.labels.task != "single_label" and recipe.evaluation.attacks:
         raise ConfigError(
             "recipe: evaluation.attacks",

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from textadv import checkpoint
 from textadv.errors import CheckpointError, OutputExistsError
 
 __all__ = ["RunStore", "State"]
+
+MEMORY = "memory.safetensors"
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -63,12 +66,16 @@ class RunStore:
                 fix="choose another --output-dir, or continue that run with --resume",
             )
 
-    def save(self, model: Any, optimizer: Any, scaler: Any, state: State) -> None:
+    def save(
+        self, model: Any, optimizer: Any, scaler: Any, state: State, memory: dict[str, Tensor]
+    ) -> None:
         """Write a checkpoint, then drop old ones and best weights that nothing refers to."""
 
         def write(folder: Path) -> None:
             checkpoint.save_weights(model, folder / "model.safetensors")
             checkpoint.save_optimizer(optimizer, folder)
+            if memory:
+                checkpoint.save_tensors(memory, folder / MEMORY)
             contents = {
                 "state": dataclasses.asdict(state),
                 "fingerprint": self.fingerprint,
@@ -87,8 +94,16 @@ class RunStore:
             if file not in {self._best(step) for step in kept if step is not None}:
                 file.unlink()
 
-    def resume(self, model: Any, optimizer: torch.optim.Optimizer, scaler: Any) -> State:
+    def resume(
+        self,
+        model: Any,
+        optimizer: torch.optim.Optimizer,
+        scaler: Any,
+        memory: dict[str, Tensor],
+    ) -> State:
         """Restore the newest checkpoint that verifies; a fresh state if none was ever written.
+
+        The objective's memory is put into `memory`.
 
         Raises:
             CheckpointError: All are damaged, or they belong to another recipe or data.
@@ -112,6 +127,8 @@ class RunStore:
             )
         checkpoint.load_weights(model, folder / "model.safetensors")
         checkpoint.load_optimizer(optimizer, folder)
+        if (folder / MEMORY).is_file():
+            memory.update(checkpoint.load_tensors(folder / MEMORY))
         if scaler is not None and saved["scaler"] is not None:
             scaler.load_state_dict(saved["scaler"])
         return State(**saved["state"])

@@ -17,6 +17,7 @@ from textadv.embeddings import enable_gradient_checkpointing, wrap
 from textadv.errors import ConfigError, NonFiniteError
 from textadv.journal import Callback, Journal
 from textadv.launch import make_accelerator
+from textadv.monitors import overfitting_alarm
 from textadv.objectives import Objective, backward
 from textadv.perturb import Perturbation
 from textadv.seeding import preserve_rng, seed_everything, torch_generator
@@ -96,6 +97,14 @@ class Trainer:
         self.train_data, self.validation = train, validation
         self.perturbations = perturbations or {}
         self.callback = callback
+        self.memory: dict[str, Tensor] = {}
+        if objective.keeps_memory and config.gradient_accumulation_steps > 1:
+            raise ConfigError(
+                "training.gradient_accumulation_steps",
+                got=f"{config.gradient_accumulation_steps} with an objective that keeps memory",
+                expected="1: what it keeps belongs to one batch after the other",
+                fix="use a larger batch_size",
+            )
         self.store = RunStore(Path(output_dir), fingerprint or {}, config.keep_checkpoints)
         if config.best_metric is not None and validation is None:
             raise ConfigError(
@@ -136,7 +145,7 @@ class Trainer:
         optimizer: Any = _optimizer(self.model, config)
         state = State()
         if resume:
-            state = self.store.resume(self.model, optimizer, accelerator.scaler)
+            state = self.store.resume(self.model, optimizer, accelerator.scaler, self.memory)
         if accelerator.is_main_process:
             self.store.checkpoints.mkdir(parents=True, exist_ok=True)
         accelerator.wait_for_everyone()
@@ -144,6 +153,7 @@ class Trainer:
             self.model.compile(dynamic=True)
         prepared, optimizer = accelerator.prepare(self.model, optimizer)
         self.port = wrap(self.model, self.tokenizer, forward=prepared)
+        self.port.memory.update(self.memory)
         self.micro_batches = MicroBatches(
             self.train_data.lengths,
             batch_size=config.batch_size,
@@ -180,15 +190,17 @@ class Trainer:
         rate = config.learning_rate * learning_rate_factor(step, self.total_steps, config)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        share = self.micro_batches[step]
+        share = self.micro_batches[step // self.objective.replays]
         logs: list[tuple[float, dict[str, Tensor]]] = []
         for position, (number, indices, weight) in enumerate(share):
             # Keyed by the micro-batch, not by the process: any split of a step draws the same.
             seed_everything(config.seed, "dropout", step, number)
+            batch = self.train_data.batch(indices, accelerator.device)
+            batch["example_id"] = torch.tensor(indices, device=accelerator.device)
             log = backward(
                 objective,
                 self.port,
-                self.train_data.batch(indices, accelerator.device),
+                batch,
                 accelerator,
                 generator=torch_generator(
                     accelerator.device, config.seed, "perturbation", step, number
@@ -244,15 +256,20 @@ class Trainer:
         """Measure, and keep the weights if the chosen metric has never been better."""
         if self.validation is None:
             return
-        state.metrics = validate(
-            self.port,
-            self.validation,
-            self.perturbations,
-            self.accelerator,
-            batch_size=self.config.eval_batch_size,
-            seed=self.config.seed,
+        before, state.metrics = (
+            state.metrics,
+            validate(
+                self.port,
+                self.validation,
+                self.perturbations,
+                self.accelerator,
+                batch_size=self.config.eval_batch_size,
+                seed=self.config.seed,
+            ),
         )
         self.journal.validation(state.step, state.metrics, self._clock(state))
+        if alarm := overfitting_alarm(before, state.metrics):
+            logger.warning("step %d: %s", state.step, alarm)
         name = self.config.best_metric
         if name is None:
             return
@@ -271,7 +288,7 @@ class Trainer:
 
     def _save(self, optimizer: Any, state: State) -> None:
         if self.accelerator.is_main_process:
-            self.store.save(self.model, optimizer, self.accelerator.scaler, state)
+            self.store.save(self.model, optimizer, self.accelerator.scaler, state, self.port.memory)
         self.accelerator.wait_for_everyone()
 
     def _due(self, step: int, every: int | None) -> bool:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from textadv import models
-from textadv.errors import DataError, UnsupportedModelError, shown
+from textadv.classifier import ModelVictim
+from textadv.errors import UnsupportedModelError, shown
 
-__all__ = ["CallableVictim", "ModelVictim", "Victim"]
-
-logger = logging.getLogger(__name__)
-
-FALLBACK_LENGTH = 512
+__all__ = ["CallableVictim", "EstimatorVictim", "ModelVictim", "Victim", "as_victim"]
 
 
 class Victim(Protocol):
-    """Score texts. One tuple of columns per text in, logits `(N, C)` float32 on the CPU out."""
+    """Score texts. One tuple of columns per text in, logits `(N, C)` float32 on the CPU out.
+
+    A victim may also have `num_labels`; `readable(text)`, how many characters of each column it
+    reads; and, for white-box attacks, `gradients(texts, labels)` and `word_vectors(words)` as
+    `ModelVictim` has them.
+    """
 
     def logits(self, texts: Sequence[tuple[str, ...]]) -> Tensor:
         """Return one row of logits per text, in the order given."""
@@ -62,188 +61,70 @@ class CallableVictim:
         return scores.float()
 
 
-class ModelVictim:
-    """Score texts with a Hugging Face sequence classifier, in ragged length-sorted batches.
+class EstimatorVictim(CallableVictim):
+    """Make a victim of a fitted scikit-learn classifier or pipeline that takes raw texts.
 
-    The model is put in evaluation mode and moved to `device`. Texts that the tokenizer maps to the
-    same ids share one forward row. A model without a pad token gets one (its end token, else id 0)
-    that the attention mask hides, and a log line says so.
+    Its `decision_function` gives the logits where there is one, else the logarithm of
+    `predict_proba`. Labels are positions in `classes_`.
 
     Args:
-        model: A sequence classifier with at least two labels.
-        tokenizer: Its tokenizer.
-        device: Where to run; CUDA when present, else the CPU.
-        max_length: Longest input in tokens; never above what tokenizer and model can read.
-        batch_tokens: Most tokens in one forward pass, padding included.
+        estimator: A fitted classifier, such as `make_pipeline(TfidfVectorizer(), LinearSVC())`.
 
     Raises:
-        UnsupportedModelError: One label, or a tokenizer with ids the model has no embedding for.
+        UnsupportedModelError: An estimator without either method, or fewer than two classes.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Any,
-        *,
-        device: torch.device | str | None = None,
-        max_length: int | None = None,
-        batch_tokens: int = 8192,
-    ) -> None:
-        default = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device if device is not None else default)
-        model.to(self.device).eval()
-        self.model = cast("Any", model)
-        self.tokenizer = tokenizer
-        self.batch_tokens = batch_tokens
-        self.num_labels = int(self.model.config.num_labels)
+    def __init__(self, estimator: Any) -> None:
+        self.estimator = estimator
+        self.num_labels = len(getattr(estimator, "classes_", ()))
+        margin = getattr(estimator, "decision_function", None)
+        name = type(estimator).__name__
         if self.num_labels < 2:
-            got = f"{self.num_labels} label"
-            raise UnsupportedModelError("model", got=got, expected="a classifier of 2 or more")
-        models.check_vocabulary(self.model, tokenizer)
-        self.max_length = _max_length(self.model, tokenizer, max_length)
-        self.pad_id = _pad_id(self.model, tokenizer)
-
-    @classmethod
-    def load(
-        cls,
-        path_or_id: str | Path,
-        *,
-        revision: str | None = None,
-        dtype: torch.dtype | str = "float32",
-        device: torch.device | str | None = None,
-        max_length: int | None = None,
-        batch_tokens: int = 8192,
-    ) -> ModelVictim:
-        """Load a classifier and its tokenizer from a directory or the Hub, safetensors only.
-
-        Raises:
-            UnsupportedModelError: No safetensors weights, no such model, no trained head, or
-                weights with NaN.
-        """
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-        name = models.resolve_name(str(path_or_id))
-        models.check_files(name)
-        options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name, **options)
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                name, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
-            )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise models.unreadable(name, error) from error
-        if missing := sorted(loading["missing_keys"]):
             raise UnsupportedModelError(
-                f"model {shown(name)}",
-                got=f"weights without {shown(missing[0])}",
-                expected="a fine-tuned classifier, head included",
-                fix="fine-tune it first: a random head has no accuracy to attack",
+                f"estimator {name}",
+                got=f"{self.num_labels} classes" if self.num_labels else "no `classes_`",
+                expected="a fitted classifier of 2 classes or more",
             )
-        models.check_finite(model)
-        return cls(
-            model, tokenizer, device=device, max_length=max_length, batch_tokens=batch_tokens
-        )
-
-    def logits(self, texts: Sequence[tuple[str, ...]]) -> Tensor:
-        """Return logits `(N, C)` in float32 on the CPU, whatever the model's precision."""
-        if not texts:
-            return torch.empty(0, self.num_labels)
-        encoded = self.encode(texts)
-        rows: dict[tuple[tuple[int, ...], ...], int] = {}
-        places = [
-            rows.setdefault(tuple(map(tuple, columns)), len(rows))
-            for columns in zip(*encoded.values(), strict=True)
-        ]
-        unique = [dict(zip(encoded, columns, strict=True)) for columns in rows]
-        scores = torch.empty(len(unique), self.num_labels)
-        for batch in self._batches([len(row["input_ids"]) for row in unique]):
-            scores[batch] = self._forward([unique[index] for index in batch])
-        return scores[places]
-
-    def encode(self, texts: Sequence[tuple[str, ...]]) -> dict[str, list[list[int]]]:
-        """Tokenise without padding, cut to `max_length` (the longest column first)."""
-        columns = [list(column) for column in zip(*texts, strict=True)]
-        if len(columns) > 2:
-            raise DataError("text", got=f"{len(columns)} columns", expected="one, or a pair")
-        encoded = self.tokenizer(
-            *columns, truncation=True, max_length=self.max_length, padding=False
-        )
-        fills = {"input_ids": self.pad_id, "token_type_ids": 0}
-        # A text without tokens gets one, so that its row does not depend on the batch around it.
-        return {
-            name: [row or [fill] for row in encoded[name]]
-            for name, fill in fills.items()
-            if name in encoded
-        }
-
-    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
-        """Yield groups of rows, longest first, whose padded size fits `batch_tokens`."""
-        batch: list[int] = []
-        width = 0
-        for index in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-            if batch and (len(batch) + 1) * width > self.batch_tokens:
-                yield batch
-                batch = []
-            width = width if batch else max(lengths[index], 1)
-            batch.append(index)
-        if batch:
-            yield batch
-
-    def _forward(self, rows: list[dict[str, tuple[int, ...]]]) -> Tensor:
-        """Run one batch; halve it when the device is out of memory."""
-        try:
-            with torch.inference_mode():
-                output: Tensor = self.model(**self._padded(rows)).logits
-            return output.float().cpu()
-        except torch.OutOfMemoryError:
-            if len(rows) == 1:
-                raise
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        half = len(rows) // 2
-        return torch.cat([self._forward(rows[:half]), self._forward(rows[half:])])
-
-    def _padded(self, rows: list[dict[str, tuple[int, ...]]]) -> dict[str, Tensor]:
-        """Pad rows to the longest of them.
-
-        On the right whatever the tokenizer says, because absolute positions start at the left; on
-        the left for XLNet, which reads its answer from the last place.
-        """
-        width = max(len(row["input_ids"]) for row in rows)
-        right = self.model.config.model_type != "xlnet"
-
-        def padded(values: Sequence[int], fill: int) -> list[int]:
-            missing = [fill] * (width - len(values))
-            return [*values, *missing] if right else [*missing, *values]
-
-        fills = {
-            "input_ids": self.pad_id,
-            "token_type_ids": getattr(self.tokenizer, "pad_token_type_id", 0),
-        }
-        batch = {name: [padded(row[name], fills[name]) for row in rows] for name in rows[0]}
-        batch["attention_mask"] = [padded([1] * len(row["input_ids"]), 0) for row in rows]
-        return {name: torch.tensor(value, device=self.device) for name, value in batch.items()}
+        if margin is None and not hasattr(estimator, "predict_proba"):
+            raise UnsupportedModelError(
+                f"estimator {name}",
+                got="neither decision_function nor predict_proba",
+                expected="one of them: an attack needs scores",
+            )
+        if margin is None:
+            super().__init__(estimator.predict_proba, scores="probabilities")
+        else:
+            super().__init__(lambda texts: _two_columns(torch.as_tensor(margin(texts))))
 
 
-def _max_length(model: Any, tokenizer: Any, argument: int | None) -> int:
-    """Return the most tokens that tokenizer, model and caller all allow."""
-    limit = models.max_positions(model, tokenizer)
-    if limit is None or limit < 1:
-        limit = FALLBACK_LENGTH
-        logger.warning("model and tokenizer state no length limit: texts are cut at %d", limit)
-    return limit if argument is None else min(limit, argument)
+def _two_columns(scores: Tensor) -> Tensor:
+    """Return scores per class, also for the one column scikit-learn gives for two classes."""
+    return scores if scores.ndim == 2 else torch.stack([torch.zeros_like(scores), scores], dim=1)
 
 
-def _pad_id(model: Any, tokenizer: Any) -> int:
-    """Return the id to pad with, and give it to a model that has none."""
-    pad = tokenizer.pad_token_id
-    if pad is None:
-        pad = model.config.pad_token_id
-    if pad is None:
-        end = tokenizer.eos_token_id
-        pad = end if end is not None else 0
-        logger.warning("no pad token: padding with id %d, hidden by the attention mask", pad)
-    with contextlib.suppress(AttributeError):
-        if model.config.pad_token_id is None:
-            model.config.pad_token_id = pad
-    return int(pad)
+def as_victim(model: Any, **options: Any) -> Victim:
+    """Return a victim for whatever can be attacked.
+
+    Args:
+        model: A model directory or Hub id, a `Victim`, a scikit-learn classifier, or a function
+            from a list of texts to logits.
+        options: Passed to `ModelVictim.load`.
+
+    Example:
+        >>> as_victim(lambda texts: [[0.0, 1.0]] * len(texts)).logits([("a",)]).tolist()
+        [[0.0, 1.0]]
+    """
+    if isinstance(model, str | Path):
+        return ModelVictim.load(model, **options)
+    if hasattr(model, "logits"):
+        victim: Victim = model
+        return victim
+    if hasattr(model, "predict"):
+        return EstimatorVictim(model)
+    if callable(model):
+        return CallableVictim(model)
+    raise UnsupportedModelError(
+        f"model of type {type(model).__name__}",
+        got=shown(model),
+        expected="a directory, a victim, a scikit-learn classifier, or a function of texts",
+    )

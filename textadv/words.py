@@ -118,6 +118,40 @@ class Words:
             parts[column] += (word, gap)
         return tuple("".join(part) for part in parts)
 
+    @functools.cached_property
+    def spans(self) -> tuple[tuple[int, int, int], ...]:
+        """Column, start and end of each word in `texts`."""
+        ends = [len(lead) for lead in self.leads]
+        found = []
+        for column, word, gap in zip(self.columns, self.words, self.gaps, strict=True):
+            start = ends[column]
+            found.append((column, start, start + len(word)))
+            ends[column] = start + len(word) + len(gap)
+        return tuple(found)
+
+    def window(self, index: int, size: int | None = None) -> str:
+        """Return the words around the word at `index` and what is between them.
+
+        The window stays in the word's column and is moved inwards at its ends.
+
+        Args:
+            index: The word in the middle.
+            size: Number of words; None for the whole column.
+
+        Example:
+            >>> Words.of("one, two; three four").window(0, 2)
+            'one, two'
+        """
+        self._check(index)
+        column = self.columns[index]
+        if size is None:
+            return self.texts[column]
+        places = [at for at, other in enumerate(self.columns) if other == column]
+        first = max(0, min(places.index(index) - size // 2, len(places) - size))
+        chosen = places[first : first + size]
+        gaps = [*(self.gaps[at] for at in chosen[:-1]), ""]
+        return "".join(self.words[at] + gap for at, gap in zip(chosen, gaps, strict=True))
+
     @property
     def editable_positions(self) -> tuple[int, ...]:
         """The positions of the words that may be edited."""

@@ -8,12 +8,43 @@ from typing import Any
 
 import pytest
 
-from tests.oracles import toy
-from tests.oracles.attacks import ORACLES
+from tests.oracles import attacks as first
+from tests.oracles import searches, swaps, toy
 from textadv.attacks import ATTACKS, build_attack, run
 from textadv.seeding import python_random
 
 SEED = 3
+
+ORACLES: dict[str, Callable[..., first.Expected]] = {
+    **first.ORACLES,
+    "a2t": swaps.a2t,
+    "alzantot": searches.genetic("alzantot"),
+    "bae-i": swaps.bae_i,
+    "bae-r": swaps.bae_r,
+    "bert-attack": swaps.bert_attack,
+    "checklist": searches.checklist,
+    "clare": searches.clare,
+    "fast-genetic": searches.genetic("fast"),
+    "hard-label": searches.hard_label,
+    "iga": searches.genetic("iga"),
+    "imperceptible-delete": searches.imperceptible("delete"),
+    "imperceptible-homoglyph": searches.imperceptible("homoglyph"),
+    "imperceptible-invisible": searches.imperceptible("invisible"),
+    "imperceptible-reorder": searches.imperceptible("reorder"),
+    "input-reduction": searches.input_reduction,
+    "pruthi": swaps.pruthi,
+    "pso": searches.pso,
+    "pwws": swaps.pwws,
+    "pwws-textattack": swaps.pwws_textattack,
+    "synonym-beam": searches.synonym_beam,
+    "synonym-best-first": searches.synonym_best_first,
+    "textbugger": swaps.textbugger,
+    "textfooler": swaps.textfooler,
+    "textfooler-author": swaps.textfooler_author,
+    "textfooler-strict": swaps.textfooler_strict,
+    "textgrad": searches.textgrad,
+    "token-gradient": searches.token_gradient,
+}
 
 
 def test_every_attack_has_an_oracle() -> None:
@@ -26,6 +57,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("deepwordbug", {"max_distance": 2}),
     ("deepwordbug-all", {"max_distance": 3}),
     ("synonym", {"max_candidates": 1, "min_cosine": -1.0}),
+    ("synonym-beam", {"source": "masked-lm"}),
+    ("synonym-best-first", {"source": "sememes"}),
+    ("fast-genetic", {"source": "masked-lm"}),
 ]
 
 
@@ -38,7 +72,7 @@ def test_attack_equals_its_oracle(
     toy_fields: Callable[[str], dict[str, Any]],
 ) -> None:
     fields = toy_fields(name) | extra
-    examples = toy.examples(60)
+    examples = toy.examples_for(name, 60)
     attacks = {name: build_attack(name, fields)}
     records = {
         r.id: r for r in run(attacks, toy.victim(), examples, query_budget=budget, seed=SEED)
@@ -59,5 +93,5 @@ def test_attack_equals_its_oracle(
         seen[record.status] += 1
     assert seen["wrong_before"] > 3
     if budget is None:
-        assert seen["flipped"] > 3
-        assert seen["survived"] > 0
+        assert seen["flipped"] > 3 or name == "input-reduction"
+        assert seen["survived"] > 0 or name == "imperceptible-invisible"

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import textadv
+from tests.batches import full_batch
 from textadv.errors import ConfigError
 from textadv.losses import consistency, task_loss
 from textadv.objectives import OBJECTIVES, Adversarial, Clean, FreeLB, Schedule
@@ -236,6 +237,7 @@ def test_trades_in_eval_mode_climbs_without_dropout():
 @pytest.mark.parametrize("architecture", ["bert", "gpt2", "bart"])
 def test_every_objective_counts_its_terms_and_trains_every_parameter(name, architecture):
     port, batch = setup(torch.float32, dropout=True, architecture=architecture)
+    batch = full_batch(port.model)
     objective = OBJECTIVES[name]()
     with_clean = set(gradients(port, Clean(), batch)[0])
     counted = 0

@@ -58,9 +58,9 @@ def test_one_full_pgd_step_is_fgm_and_fgsm_exactly():
     assert torch.equal(fgsm, pgd)
 
 
-@pytest.mark.parametrize("name", PERTURBATIONS)
+@pytest.mark.parametrize("name", ["fgsm", "fgm", "pgd", "uniform-noise", "gaussian-noise"])
 @pytest.mark.parametrize("architecture", ["bert", "gpt2", "xlnet", "t5"])
-def test_every_perturbation_stays_in_its_ball_and_off_special_tokens(name, architecture):
+def test_perturbations_reach_the_surface_of_their_ball_and_off_special_tokens(name, architecture):
     model = tiny_model(architecture)
     port, batch = textadv.wrap(model), tiny_batch(model)
     perturbation = PERTURBATIONS[name](epsilon=0.2)

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import logging
 from collections.abc import Container, Iterable, Iterator, Mapping
 
-import torch
-from torch import Tensor
-
-from textadv.attacks.base import Attack, Example, NoCandidatesError, Search
+from textadv.attacks.base import Attack, Example
 from textadv.attacks.records import Record
-from textadv.attacks.scorer import Answer, Failure, Scorer, Texts, reason_of
-from textadv.errors import ConfigError, shown
-from textadv.metrics import Status
-from textadv.seeding import python_random
+from textadv.attacks.requests import Fill, Gradients, Guess, Similar
+from textadv.attacks.running import Running
+from textadv.attacks.scorer import Scorer
+from textadv.attacks.services import answer_gradients, answer_services
+from textadv.errors import ConfigError, UnsupportedModelError
 from textadv.victim import Victim
-from textadv.words import Words
 
 __all__ = ["run"]
-
-logger = logging.getLogger(__name__)
 
 
 def run(
@@ -34,6 +27,7 @@ def run(
     seed: int = 0,
     cache_size: int = 16384,
     skip: Container[tuple[str, str]] = frozenset(),
+    timeout: float | None = None,
 ) -> Iterator[Record]:
     """Attack every example with every attack and yield a record of each as it ends.
 
@@ -51,20 +45,26 @@ def run(
         seed: Where all random streams derive from.
         cache_size: Texts whose scores are remembered across examples; 0 turns it off.
         skip: `(attack, id)` pairs that are done already.
+        timeout: Most seconds that one step of a search, or one call of the victim, may take; what
+            takes longer is `unresolved`. Outcomes then depend on the speed of the machine.
 
     Raises:
         ResourceError: An attack lacks a resource; before the first query.
-        ConfigError: A width or budget below 1.
+        UnsupportedModelError: A white-box attack on a victim without gradients.
+        ConfigError: A width, budget or timeout that is not positive.
         DataError: A victim that does not return one row of scores per text.
     """
     for where, value in (("width", width), ("query_budget", query_budget)):
         if value is not None and value < 1:
             raise ConfigError(where, got=str(value), expected="a number >= 1")
-    for attack in attacks.values():
+    if timeout is not None and timeout <= 0:
+        raise ConfigError("timeout", got=str(timeout), expected="a number > 0")
+    for name, attack in attacks.items():
+        check_victim(name, attack, victim)
         attack.prepare()
-    scorer = Scorer(victim, cache_size)
+    scorer = Scorer(victim, cache_size, timeout)
     searches = (
-        _Running(name, attack, example, query_budget, seed)
+        Running(name, attack, example, query_budget, seed, scorer)
         for example in examples
         for name, attack in attacks.items()
         if (name, example.id) not in skip
@@ -72,151 +72,36 @@ def run(
     return _ticks(searches, scorer, width)
 
 
-def _ticks(searches: Iterator[_Running], scorer: Scorer, width: int) -> Iterator[Record]:
-    active: list[_Running] = []
+def check_victim(name: str, attack: Attack, victim: Victim) -> None:
+    """Refuse a white-box attack on a victim without gradients."""
+    missing = [what for what in ("gradients", "word_vectors") if not hasattr(victim, what)]
+    if missing and getattr(attack, "white_box", False):
+        raise UnsupportedModelError(
+            f"attack {name}",
+            got=f"a {type(victim).__name__}, which has no {missing[0]}",
+            expected="a victim that can be differentiated",
+            fix="attack a Hugging Face model, or leave the white-box attack out",
+        )
+
+
+def _ticks(searches: Iterator[Running], scorer: Scorer, width: int) -> Iterator[Record]:
+    active: list[Running] = []
     while True:
         active.extend(itertools.islice(searches, width - len(active)))
         if not active:
             return
-        answers = scorer.score(text for search in active for text in search.asked)
+        scores = scorer.score(text for search in active for text in search.asked)
+        served = {
+            id(search): search.request
+            for search in active
+            if isinstance(search.request, Fill | Guess | Similar)
+        }
+        answers = dict(zip(served, answer_services(list(served.values())), strict=True))
+        sloped = [s for s in active if isinstance(s.request, Gradients)]
+        slopes = answer_gradients(scorer.victim, [s.gradient_request for s in sloped])
+        answers |= dict(zip(map(id, sloped), slopes, strict=True))
         for search in active:
-            search.advance(answers, scorer)
+            search.advance(scores, answers.get(id(search)))
         ended = [search.record for search in active if search.record]
         active = [search for search in active if not search.record]
         yield from ended
-
-
-class _Running:
-    """One attack on one example: what it asks now, and the record once it has ended."""
-
-    def __init__(
-        self, name: str, attack: Attack, example: Example, budget: int | None, seed: int
-    ) -> None:
-        self.name, self.attack, self.example, self.seed = name, attack, example, seed
-        self.left = budget
-        self.asked: list[Texts] = []
-        self.record: Record | None = None
-        self.failure = ""
-        self.exhausted = False
-        self.prediction: int | None = None
-        self.seen: set[Texts] = set()
-        self.num_queries = 0
-        self.request: list[Words] = []
-        self.search: Search | None = None
-        self._request([example.words])
-
-    def advance(self, answers: Mapping[Texts, Answer], scorer: Scorer) -> None:
-        """Take the answers to what was asked and go on to the next request or to the end."""
-        try:
-            if self.search is None:
-                self._start(answers[self.asked[0]])
-                scores = None
-            else:
-                scores = self._scores(answers)
-            if self.search is not None:
-                self._go_on(self.search, scores, scorer)
-        except NoCandidatesError:
-            self._end("unresolved", "no_candidates")
-        except Exception as error:
-            logger.warning("attack %s, example %s: %s", self.name, self.example.id, shown(error))
-            self._end("unresolved", reason_of(error))
-
-    def _start(self, answer: Answer) -> None:
-        """Judge the clean pass and, when the example is right, start the search."""
-        if isinstance(answer, Failure):
-            self._end("unresolved", answer.reason)
-            return
-        self.clean = torch.tensor(answer)
-        if not 0 <= self.example.label < len(answer):
-            reason = f"error: label {self.example.label}, but the model has {len(answer)} classes"
-            self._end("unresolved", reason)
-            return
-        self.prediction = int(self.clean.argmax())
-        if self.prediction != self.example.label:
-            self._end("wrong_before")
-            return
-        rng = python_random(self.seed, "attack", self.name, self.example.id)
-        example = dataclasses.replace(self.example, clean=self.clean)
-        self.search = self.attack.search(example, rng)
-
-    def _go_on(self, search: Search, scores: Tensor | None, scorer: Scorer) -> None:
-        """Resume the search until it asks for something it may still have, or ends."""
-        while True:
-            try:
-                request = next(search) if scores is None else search.send(scores)
-            except StopIteration as stop:
-                self._finish(stop.value, scorer)
-                return
-            if request and self.left == 0:
-                self.exhausted = True
-                search.close()
-                self._finish(None, scorer)
-                return
-            if request:
-                self._request(request)
-                return
-            scores = self.clean.new_empty(0, len(self.clean))
-
-    def _request(self, request: list[Words]) -> None:
-        """Note what is asked, cut to the queries that are left."""
-        self.request = request
-        self.asked = [words.texts for words in request[: self.left]]
-        self.exhausted = len(self.asked) < len(request)
-        self.num_queries += len(self.asked)
-        self.seen.update(self.asked)
-        if self.left is not None:
-            self.left -= len(self.asked)
-
-    def _scores(self, answers: Mapping[Texts, Answer]) -> Tensor:
-        """Return the answers as one row per requested text, NaN where there is none."""
-        nothing = [float("nan")] * len(self.clean)
-        rows = []
-        for text in self.asked:
-            answer = answers[text]
-            if isinstance(answer, Failure):
-                self.failure = self.failure or answer.reason
-            rows.append(nothing if isinstance(answer, Failure) else answer)
-        rows += [nothing] * (len(self.request) - len(rows))
-        return torch.tensor(rows)
-
-    def _finish(self, found: Words | None, scorer: Scorer) -> None:
-        """Replay a success from its text alone; an error on the way is never robustness."""
-        if found is None:
-            if self.failure:
-                self._end("unresolved", self.failure)
-            else:
-                self._end("survived", "budget" if self.exhausted else "")
-            return
-        answer = scorer.ask([found.texts])[0]
-        if isinstance(answer, Failure):
-            self._end("unresolved", "replay")
-            return
-        prediction = int(torch.tensor(answer).argmax())
-        if prediction == self.example.label:
-            self._end("unresolved", "replay")
-        else:
-            self._end("flipped", found=found, prediction=prediction)
-
-    def _end(
-        self,
-        status: Status,
-        reason: str = "",
-        *,
-        found: Words | None = None,
-        prediction: int | None = None,
-    ) -> None:
-        self.record = Record(
-            id=self.example.id,
-            attack=self.name,
-            status=status,
-            reason=reason,
-            label=self.example.label,
-            prediction=self.prediction,
-            text=self.example.words.texts,
-            adversarial_text=found.texts if found else None,
-            adversarial_prediction=prediction,
-            num_queries=self.num_queries,
-            num_unique_queries=len(self.seen),
-            num_modified_words=found.num_modified if found else 0,
-            num_words=len(self.example.words),
-        )

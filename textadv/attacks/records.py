@@ -28,7 +28,8 @@ class Record:
         attack: The name the attack ran under.
         status: `wrong_before`, `flipped`, `survived` or `unresolved`.
         reason: Why, where the status does not say: `budget` (survived because the queries ran
-            out); `no_candidates`, `replay` or `error: ...` (unresolved).
+            out); `reduced` (survived, and the adversarial text is a shorter one that keeps the
+            prediction); `no_candidates`, `replay` or `error: ...` (unresolved).
         label: The gold label.
         prediction: The class predicted for the unchanged text; None when it could not be scored.
         text: The unchanged text, one string per column.
@@ -38,6 +39,7 @@ class Record:
         num_unique_queries: Distinct texts among them.
         num_modified_words: Words replaced, inserted or deleted in the adversarial text.
         num_words: Words of the unchanged text.
+        num_unread_words: Words behind the longest input of the model, which no attack may edit.
     """
 
     id: str
@@ -53,6 +55,7 @@ class Record:
     num_unique_queries: int = 0
     num_modified_words: int = 0
     num_words: int = 0
+    num_unread_words: int = 0
 
     @property
     def key(self) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import torch
 
+from textadv.attacks.deadline import deadline
 from textadv.errors import DataError, shown
 from textadv.victim import Victim
 
@@ -34,8 +35,8 @@ Answer: TypeAlias = list[float] | Failure
 class Scorer:
     """Score distinct texts once, remember recent ones, and pin errors to the texts behind them."""
 
-    def __init__(self, victim: Victim, cache_size: int) -> None:
-        self.victim, self.cache_size = victim, cache_size
+    def __init__(self, victim: Victim, cache_size: int, timeout: float | None = None) -> None:
+        self.victim, self.cache_size, self.timeout = victim, cache_size, timeout
         self.num_scored = 0
         self._cache: OrderedDict[Texts, list[float]] = OrderedDict()
 
@@ -61,7 +62,8 @@ class Scorer:
         if not texts:
             return []
         try:
-            scores = self.victim.logits(texts)
+            with deadline(self.timeout):
+                scores = self.victim.logits(texts)
         except Exception as error:
             if len(texts) == 1:
                 logger.warning("the victim cannot score %s: %s", shown(texts[0]), shown(error))

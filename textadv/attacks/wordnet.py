@@ -71,6 +71,26 @@ class WordNet:
         names = (name for name in self.lemmas(lowered, pos) if name.lower() != lowered)
         return tuple(name for name in names if name.replace("-", "").replace("'", "").isalpha())
 
+    def pairs(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """Return all pairs of synonyms and of antonyms that are single words, in lower case."""
+        synonyms: dict[tuple[str, str], None] = {}
+        antonyms: dict[tuple[str, str], None] = {}
+        for pos, data in self._data.items():
+            for line in data.decode().splitlines():
+                if line.startswith(" "):
+                    continue
+                words = [name.lower() for name in _lemmas(line.split(" "))]
+                plain = [word for word in words if word.isalpha()]
+                found = [(a, b) for a in plain for b in plain if a < b]
+                synonyms.update(dict.fromkeys(found))
+                for own, other_pos, offset, other in _antonyms(line.split(" ")):
+                    first = words[own]
+                    kind = "a" if other_pos == "s" else other_pos
+                    second = self._synset(kind, offset)[other].lower()
+                    if pos == kind and first.isalpha() and second.isalpha() and first < second:
+                        antonyms[first, second] = None
+        return list(synonyms), list(antonyms)
+
     def base_forms(self, word: str, pos: str) -> list[str]:
         """Return the forms of a word that are in the index, itself first."""
         word = word.lower()
@@ -85,9 +105,24 @@ class WordNet:
 
     def _synset(self, pos: str, offset: int) -> list[str]:
         data = self._data[pos]
-        fields = data[offset : data.index(b"\n", offset)].decode().split(" ")
-        words = fields[4 : 4 + 2 * int(fields[3], 16) : 2]
-        return [word.partition("(")[0] for word in words]
+        return _lemmas(data[offset : data.index(b"\n", offset)].decode().split(" "))
+
+
+def _lemmas(fields: list[str]) -> list[str]:
+    """Return the lemmas of a synset's line, without the mark of an adjective's place."""
+    words = fields[4 : 4 + 2 * int(fields[3], 16) : 2]
+    return [word.partition("(")[0] for word in words]
+
+
+def _antonyms(fields: list[str]) -> list[tuple[int, str, int, int]]:
+    """Return the antonym pointers of a synset's line: own lemma, and part, offset, lemma there."""
+    at = 4 + 2 * int(fields[3], 16)
+    pointers = [fields[at + 1 + 4 * n : at + 5 + 4 * n] for n in range(int(fields[at]))]
+    return [
+        (int(ends[:2], 16) - 1, part, int(offset), int(ends[2:], 16) - 1)
+        for symbol, offset, part, ends in pointers
+        if symbol == "!" and ends != "0000"
+    ]
 
 
 def _read(path: Path, name: str) -> bytes:

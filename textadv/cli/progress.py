@@ -89,9 +89,8 @@ class TrainProgress(_Bar):
         """Print what decides the numbers, and start the bar."""
         found = info["environment"]
         self.console.print(
-            f"{self.label}: {info['total_steps']} steps on {found['num_processes']} process"
-            f"{'es' if found['num_processes'] > 1 else ''}, {found['device']}, "
-            f"{found['mixed_precision']}, {found['threads']} threads",
+            f"{self.label}: {info['total_steps']} steps, processes: {found['num_processes']}, "
+            f"{found['device']}, threads: {found['threads']}, {found['mixed_precision']}",
             highlight=False,
             soft_wrap=True,
         )

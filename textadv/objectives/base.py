@@ -5,13 +5,14 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from textadv.embeddings import Batch, EmbeddingPort
+from textadv.errors import ConfigError
 from textadv.losses import correct
 from textadv.objectives.schedule import ramp
 
@@ -26,11 +27,13 @@ class Term:
         loss: The scalar, weights included.
         name: What is being measured: `"clean"`, `"adversarial"`, ...
         logits: Logits (B, C) behind it, for accuracies in the log; None leaves them out.
+        figures: Detached scalars for the log, averaged over the terms that have them.
     """
 
     loss: Tensor
     name: str
     logits: Tensor | None = None
+    figures: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
 class Objective(abc.ABC):
@@ -38,13 +41,34 @@ class Objective(abc.ABC):
 
     `terms` yields losses one at a time; whoever consumes it runs backward on each *before* asking
     for the next, so an objective may read the gradient of its own leaf between terms (FreeLB does),
-    and only one graph is alive at a time.
+    and only one graph is alive at a time. After the last term it is asked once more, and may then
+    update `port.memory`.
     """
 
     @property
     @abc.abstractmethod
     def num_terms(self) -> int:
         """How many terms are yielded: gradients are synchronised on the last one only."""
+
+    @property
+    @abc.abstractmethod
+    def cost(self) -> float:
+        """Forwards and backwards of one batch, in clean steps (see `textadv.passes`)."""
+
+    @property
+    def replays(self) -> int:
+        """How many optimizer steps in a row are taken on the same batch."""
+        return 1
+
+    @property
+    def keeps_memory(self) -> bool:
+        """Whether `port.memory` is read and written: then one process and no accumulation."""
+        return False
+
+    @property
+    def reads_gradients(self) -> bool:
+        """Whether a yielded term's gradient is an ascent direction too, and must keep its sign."""
+        return False
 
     @abc.abstractmethod
     def terms(
@@ -60,6 +84,12 @@ class Objective(abc.ABC):
         """
         return ramp(self, progress) or Clean()
 
+    def check(self, problem_type: str, num_labels: int) -> None:
+        """Raise `ConfigError` if a head of this kind cannot be trained like this."""
+        perturbation = getattr(self, "perturbation", None)
+        if perturbation is not None:
+            perturbation.check(problem_type, num_labels)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Clean(Objective):
@@ -73,6 +103,11 @@ class Clean(Objective):
     def num_terms(self) -> int:
         """One."""
         return 1
+
+    @property
+    def cost(self) -> float:
+        """One."""
+        return 1.0
 
     def terms(
         self, port: EmbeddingPort, batch: Batch, generator: torch.Generator
@@ -108,8 +143,15 @@ def backward(
         sync: Whether the last term exchanges gradients; False inside an accumulation window.
 
     Returns:
-        Detached scalars, not moved off the device: `loss`, and for each kind of term its
-        `<name>_loss` and, for classifiers, `<name>_accuracy` (mean over its terms).
+        Detached scalars, not moved off the device: `loss`, for each kind of term its `<name>_loss`
+        and, for classifiers, `<name>_accuracy` (mean over its terms), and what the method monitors:
+        `skipped_fraction` (share of the texts or tokens whose inner gradient was zero or not
+        finite), `delta_norm` (mean norm of a token's perturbation over the mean norm of a token),
+        `effective_fraction` (share of the texts right without `delta` whose loss rises with it).
+
+    Raises:
+        ConfigError: If the head cannot be trained like this, or if several processes share an
+            objective that keeps memory.
 
     Example:
         >>> import textadv
@@ -122,23 +164,34 @@ def backward(
     if generator is None:
         generator = torch.Generator(port.device)
         generator.manual_seed(int(torch.randint(2**62, (1,)).item()))
+    alone = accelerator is None or accelerator.num_processes == 1
+    if objective.keeps_memory and not alone:
+        raise ConfigError(
+            type(objective).__name__,
+            got=f"{accelerator.num_processes} processes",
+            expected="one: each would keep a memory of its own",
+            fix="train on one process, or with another objective",
+        )
+    objective.check(port.problem_type(batch["labels"]), port.model.config.num_labels)
     log: dict[str, list[Tensor]] = {}
     terms = objective.terms(port, batch, generator)
-    for index in range(objective.num_terms):
-        last = index == objective.num_terms - 1
-        alone = accelerator is None or (last and sync)
-        with contextlib.nullcontext() if alone else accelerator.no_sync(port.forward):
-            term = next(terms)
-            loss = term.loss * scale
-            if accelerator is None:
-                loss.backward()
-            else:
-                accelerator.backward(loss)
-        _record(log, term, port, batch)
-    if next(terms, None) is not None:
-        raise RuntimeError(
-            f"{type(objective).__name__} yields more than {objective.num_terms} terms"
-        )
+    share = alone and objective.num_terms > 1
+    with port.shared_embedding_gradient() if share else contextlib.nullcontext():
+        for index in range(objective.num_terms):
+            last = index == objective.num_terms - 1
+            free = accelerator is None or (last and sync)
+            with contextlib.nullcontext() if free else accelerator.no_sync(port.forward):
+                term = next(terms)
+                loss = term.loss * scale
+                if accelerator is None:
+                    loss.backward()
+                else:
+                    accelerator.backward(loss)
+            _record(log, term, port, batch)
+        if next(terms, None) is not None:
+            raise RuntimeError(
+                f"{type(objective).__name__} yields more than {objective.num_terms} terms"
+            )
     return {
         name: torch.stack(values).sum() if name.endswith("loss") else torch.stack(values).mean()
         for name, values in log.items()
@@ -153,3 +206,5 @@ def _record(log: dict[str, list[Tensor]], term: Term, port: EmbeddingPort, batch
     if term.logits is not None and problem != "regression":
         right = correct(term.logits.detach(), batch["labels"], problem)
         log.setdefault(f"{term.name}_accuracy", []).append(right.float().mean())
+    for name, value in term.figures.items():
+        log.setdefault(name, []).append(value.detach().float())

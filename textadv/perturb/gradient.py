@@ -1,19 +1,24 @@
-"""First-order perturbations in a norm ball: FGSM, FGM and PGD."""
+"""First-order perturbations in a norm ball: FGSM, FGSM from a random start, FGM and PGD."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Self
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
 from textadv import norms
-from textadv.errors import ConfigError
+from textadv.embeddings import Batch, EmbeddingPort
+from textadv.errors import ConfigError, unknown_name
+from textadv.losses import InnerLoss, check_inner_loss
 from textadv.norms import Init, Norm, Scope
-from textadv.perturb.base import Perturbation
+from textadv.perturb.base import Perturbation, harm_of
 
-__all__ = ["FGM", "FGSM", "PGD"]
+__all__ = ["FGM", "FGSM", "FGSMRS", "PGD"]
+
+Rule = Literal["steepest", "relative", "raw"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +64,37 @@ class FGSM(Perturbation):
     def scaled(self, factor: float) -> Self:
         """Return the same perturbation with `factor` times the radius."""
         return dataclasses.replace(self, epsilon=self.epsilon * factor)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FGSMRS(FGSM):
+    """Take one sign step of 1.25 `epsilon` from a random point of the box, and clip.
+
+    `delta = clip(u + 1.25 * epsilon * sign(g(u)))` with `u` uniform in the box.
+
+    Args:
+        epsilon: Radius in linf, in embedding units, >= 0.
+
+    Cost: 1 inner pass; the clean pass cannot be shared, because the start is not zero.
+    Known failure: milder than `fgsm`, it still overfits to the single step at large radii.
+    Source: Wong et al., ICLR 2020, algorithm 3; alpha = 1.25 epsilon from section 5, on pixels.
+    """
+
+    @property
+    def starts_at_zero(self) -> bool:
+        """False: the start is random."""
+        return False
+
+    def start(self, embeds: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a uniform point of the box, (B, L, D)."""
+        return norms.random_point(
+            embeds, mask, "uniform", self.epsilon, "linf", "sequence", generator
+        )
+
+    def ascend(self, z: Tensor, grad: Tensor, mask: Tensor) -> Tensor:
+        """Return `z` moved by 1.25 `epsilon` in every entry, clipped to the box."""
+        step = 1.25 * self.epsilon * norms.direction(grad, mask, "linf", "sequence")
+        return norms.project(z + step, mask, self.epsilon, "linf", "sequence")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,6 +162,10 @@ class PGD(Perturbation):
         init: `"zero"`, or a random start: `"uniform"` or `"normal"`.
         init_scale: Size of the random start (FreeLB's sigma; see `textadv.norms.random_point`).
             Default: epsilon. The start is projected into the ball.
+        rule: `"steepest"` follows the steepest direction of the norm; `"relative"` the gradient
+            divided by its norm (FreeLB's and SMART's code in linf); `"raw"` the gradient itself.
+        loss: What is maximised where the method does not say: `"task"`, `"margin"` or `"dlr"`.
+        restarts: Independent climbs; the most harmful point of each text is kept (evaluation).
 
     Cost: K inner passes; K - 1 with `init="zero"` when the objective trains on the clean text too.
     Known failure: with few small steps it never reaches the ball; l1 moves one entry a step.
@@ -139,10 +179,23 @@ class PGD(Perturbation):
     num_steps: int = 3
     init: Init = "zero"
     init_scale: float | None = None
+    rule: Rule = "steepest"
+    loss: InnerLoss = "task"
+    restarts: int = 1
 
     def __post_init__(self) -> None:
         norms.check_geometry(self.norm, self.scope, self.epsilon)
         norms.check_init(self.init)
+        check_inner_loss(self.loss)
+        if self.rule not in get_args(Rule):
+            raise unknown_name("rule", self.rule, get_args(Rule))
+        if self.restarts < 1 or (self.restarts > 1 and self.init == "zero"):
+            raise ConfigError(
+                "restarts",
+                got=f"{self.restarts} with init: {self.init}",
+                expected="1, or more with a random start",
+                fix="set init: uniform",
+            )
         if self.num_steps < 1:
             raise ConfigError("num_steps", got=str(self.num_steps), expected="an integer >= 1")
         for name in ("step_size", "init_scale"):
@@ -167,8 +220,54 @@ class PGD(Perturbation):
 
     def ascend(self, z: Tensor, grad: Tensor, mask: Tensor) -> Tensor:
         """Return `z` one steepest step further, projected."""
-        step = self._step_size * norms.direction(grad, mask, self.norm, self.scope)
-        return norms.project(z + step, mask, self.epsilon, self.norm, self.scope)
+        if self.rule == "steepest":
+            towards = norms.direction(grad, mask, self.norm, self.scope)
+        elif self.rule == "relative":
+            towards = norms.relative(grad, mask, self.norm, self.scope)
+        else:
+            usable = norms.usable(grad, mask, self.scope)
+            usable = usable.view(*usable.shape, *(1,) * (grad.ndim - usable.ndim))
+            towards = torch.where(usable, grad.to(z.dtype), 0.0)
+        return norms.project(
+            z + self._step_size * towards, mask, self.epsilon, self.norm, self.scope
+        )
+
+    @property
+    def ignores_scale(self) -> bool:
+        """Whether the step is normalised."""
+        return self.rule != "raw"
+
+    @property
+    def inner_loss(self) -> InnerLoss:
+        """`loss`."""
+        return self.loss
+
+    @property
+    def stepwise(self) -> bool:
+        """Whether there is one climb."""
+        return self.restarts == 1
+
+    def search(
+        self,
+        port: EmbeddingPort,
+        batch: Batch,
+        loss: Callable[[Tensor], Tensor] | None,
+        generator: torch.Generator,
+        *options: Any,
+    ) -> Tensor:
+        """Climb once, or `restarts` times, keeping the most harmful point of each text."""
+        found = super().search(port, batch, loss, generator, *options)
+        if self.restarts == 1:
+            return found
+        harm = harm_of(port, batch, loss)
+        best = harm(found)
+        for _ in range(self.restarts - 1):
+            other = super().search(port, batch, loss, generator, *options)
+            value = harm(other)
+            worse = value > best
+            found = torch.where(worse.view(-1, 1, 1), other, found)
+            best = torch.where(worse, value, best)
+        return found
 
     def scaled(self, factor: float) -> Self:
         """Return the same climb in a ball of `factor` times the radius."""

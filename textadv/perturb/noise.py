@@ -22,6 +22,7 @@ class Noise(Perturbation):
     norm: Norm = "l2"
     scope: Scope = "sequence"
     epsilon: float = 0.3
+    exact: bool = True
     kind: ClassVar[Init]
 
     @property
@@ -34,7 +35,10 @@ class Noise(Perturbation):
 
     def start(self, embeds: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """Return noise (B, L, D) of norm `epsilon` in every group."""
-        noise = norms.random_point(embeds, mask, self.kind, 1.0, self.norm, self.scope, generator)
+        scale = 1.0 if self.exact else self.epsilon
+        noise = norms.random_point(embeds, mask, self.kind, scale, self.norm, self.scope, generator)
+        if not self.exact:
+            return noise
         return norms.with_norm(noise, mask, self.epsilon, self.norm, self.scope)
 
     def ascend(self, z: Tensor, grad: Tensor, mask: Tensor) -> Tensor:
@@ -54,6 +58,8 @@ class UniformNoise(Noise):
         norm: `"l2"`, `"linf"` or `"l1"`.
         scope: `"sequence"` or `"token"`.
         epsilon: Norm of the noise, in embedding units, >= 0.
+        exact: Rescale every draw to that norm; otherwise entries are drawn with a scale that gives
+            it on average (`textadv.norms.random_point`), as R3F and NEFTune do.
 
     Cost: no inner pass.
     Known failure: it is no attack; a clean MiniLM keeps its accuracy under
@@ -71,6 +77,8 @@ class GaussianNoise(Noise):
         norm: `"l2"`, `"linf"` or `"l1"`.
         scope: `"sequence"` or `"token"`.
         epsilon: Norm of the noise, in embedding units, >= 0.
+        exact: Rescale every draw to that norm; otherwise entries are drawn with a scale that gives
+            it on average (`textadv.norms.random_point`), as R3F and NEFTune do.
 
     Cost: no inner pass.
     Known failure: it is no attack.

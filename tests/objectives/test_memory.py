@@ -1,0 +1,134 @@
+"""Methods that remember: exact resume, replays, and what cannot be combined with them."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from tests.models import make_tokenizer, sentiment_rows
+from textadv.batching import Encoded
+from textadv.errors import ConfigError
+from textadv.objectives import FAT, SMART, TAVAT, Clean, FreeAT
+from textadv.testing import tiny_model
+from textadv.trainer import Trainer
+from textadv.training import TrainingConfig
+
+OBJECTIVES = {
+    "free": FreeAT(num_replays=3),
+    "fat": FAT(period=2),
+    "tavat": TAVAT(),
+    "smart with average": SMART(bregman=1.0),
+}
+
+
+class Stop(Exception):
+    """Stands for a killed process."""
+
+
+class StopAt:
+    """Raise after a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_start(self, info):
+        """Nothing to do."""
+
+    def on_step(self, step, figures):
+        """Stop at the chosen step."""
+        if step == self.step:
+            raise Stop
+
+    def on_validation(self, step, figures):
+        """Nothing to do."""
+
+
+def encode(count, seed=0):
+    rows = sentiment_rows(count, seed)
+    return Encoded([[r["text"]] for r in rows], [r["label"] for r in rows], make_tokenizer())
+
+
+def trainer(folder, objective, **options):
+    settings = {"learning_rate": 1e-3, "epochs": 3.0, "batch_size": 8, "precision": "fp32"}
+    return Trainer(
+        tiny_model("bert", num_labels=2),
+        make_tokenizer(),
+        objective,
+        TrainingConfig(**settings, save_steps=2, log_steps=1, **options),
+        encode(40),
+        output_dir=folder,
+        validation=encode(16, 1),
+    )
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("stop", [3, 8])
+def test_a_resumed_run_remembers(name, stop, tmp_path):
+    whole = trainer(tmp_path / "whole", OBJECTIVES[name])
+    expected = whole.fit().model.state_dict()
+    broken = trainer(tmp_path / "broken", OBJECTIVES[name])
+    broken.callback = StopAt(stop)
+    with pytest.raises(Stop):
+        broken.fit()
+    assert list((tmp_path / "broken" / "checkpoints").rglob("memory.safetensors"))
+    resumed = trainer(tmp_path / "broken", OBJECTIVES[name])
+    found = resumed.fit(resume=True).model.state_dict()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert whole.port.memory.keys() == resumed.port.memory.keys()
+    for key, value in whole.port.memory.items():
+        assert torch.equal(resumed.port.memory[key], value), key
+    files = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
+    again = (tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()
+    assert len(files) == len(again)
+
+
+def test_forgetting_is_noticed(tmp_path):
+    """The test above can fail: without the memory, training ends elsewhere."""
+    expected = trainer(tmp_path / "whole", OBJECTIVES["tavat"]).fit().model.state_dict()
+    broken = trainer(tmp_path / "broken", OBJECTIVES["tavat"])
+    broken.callback = StopAt(8)
+    with pytest.raises(Stop):
+        broken.fit()
+    resumed = trainer(tmp_path / "broken", OBJECTIVES["tavat"])
+    resumed.store.resume = lambda model, optimizer, scaler, memory: type(resumed.store).resume(
+        resumed.store, model, optimizer, scaler, {}
+    )
+    found = resumed.fit(resume=True).model.state_dict()
+    assert any(not torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_batches_are_dealt_once_for_each_replay(tmp_path):
+    run = trainer(tmp_path, FreeAT(num_replays=3))
+    dealt = []
+    batch = run.train_data.batch
+    run.train_data.batch = lambda indices, device: (
+        dealt.append(list(indices)),
+        batch(indices, device),
+    )[1]
+    run.fit()
+    assert len(dealt) == run.total_steps == 15
+    assert all(dealt[i] == dealt[i - i % 3] for i in range(15))
+    assert len({tuple(d) for d in dealt}) == 5
+
+
+def test_accumulation_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="gradient_accumulation_steps: got 2 with an objective"):
+        trainer(tmp_path, FAT(), gradient_accumulation_steps=2)
+
+
+def test_the_alarm_reaches_the_log(tmp_path, caplog, monkeypatch):
+    figures = iter(
+        [
+            {"clean_loss": 1.0, "accuracy_under_pgd": 0.6, "accuracy_under_fgm": 0.6},
+            {"clean_loss": 1.0, "accuracy_under_pgd": 0.3, "accuracy_under_fgm": 0.8},
+            {"clean_loss": 1.0, "accuracy_under_pgd": 0.3, "accuracy_under_fgm": 0.8},
+        ]
+    )
+    monkeypatch.setattr("textadv.trainer.validate", lambda *args, **options: next(figures))
+    with caplog.at_level(logging.WARNING):
+        trainer(tmp_path, Clean()).fit()
+    alarms = [r.message for r in caplog.records if "catastrophic overfitting" in r.message]
+    assert len(alarms) == 1
+    assert alarms[0].startswith("step 10: catastrophic overfitting: accuracy under pgd fell by 30%")

@@ -1,0 +1,98 @@
+"""Figures that follow from the records: by class, as a confusion matrix, and by query budget."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from textadv.attacks.records import Record
+from textadv.metrics import wilson_interval
+from textadv.report import RobustnessReport
+from textadv.results import Results
+from textadv.statistics import query_curve
+
+__all__ = ["details", "with_details"]
+
+
+def with_details(results: Results) -> RobustnessReport:
+    """Return the report with its details worked out from the records."""
+    return dataclasses.replace(results.report, details=details(results))
+
+
+def details(results: Results) -> dict[str, Any]:
+    """Return what the records say beyond the totals.
+
+    Returns:
+        `group`: the headline's group of attacks. `classes`: for each gold label `label`,
+        `num_examples`, `right`, `standing` and `interval`. `confusion`: counts by gold and
+        predicted label, `clean` and `under_attack` (the first flip of each example; `unknown`
+        counts flips without a text). `query_curves`: for each attack pairs of budget and examples
+        that stand.
+    """
+    group = results.headline
+    labels = results.labels
+    predicted = {record.id: record.prediction for record in results.records}
+    attacks = results.groups[group] if group is not None else ()
+    standing = (
+        {name: status == "survived" for name, status in results.statuses(group).items()}
+        if group is not None
+        else results.right
+    )
+    attacked, unknown = _attacked(results.records, attacks, predicted)
+    size = 1 + max([*labels.values(), *(p for p in predicted.values() if p is not None)], default=0)
+    classes = []
+    for label in range(size):
+        own = [name for name, gold in labels.items() if gold == label]
+        stand = sum(standing[name] for name in own)
+        classes.append(
+            {
+                "label": label,
+                "num_examples": len(own),
+                "right": sum(results.right[name] for name in own),
+                "standing": stand,
+                "interval": list(wilson_interval(stand, len(own))),
+            }
+        )
+    return {
+        "group": group,
+        "classes": classes,
+        "confusion": {
+            "clean": _matrix(labels, predicted, size),
+            "under_attack": _matrix(labels, attacked, size),
+            "unknown": unknown,
+        },
+        "query_curves": {
+            name: [[point.budget, point.survived] for point in query_curve(results.outcomes(name))]
+            for name in results.report.attacks
+        },
+    }
+
+
+def _attacked(
+    records: Iterable[Record], attacks: Iterable[str], predicted: dict[str, int | None]
+) -> tuple[dict[str, int | None], int]:
+    """Return the prediction of each example under attack, and how many flips have none."""
+    found = dict(predicted)
+    flipped: set[str] = set()
+    unknown: set[str] = set()
+    for record in records:
+        if record.attack not in attacks or record.status != "flipped" or record.id in flipped:
+            continue
+        if record.adversarial_prediction is None:
+            unknown.add(record.id)
+        else:
+            flipped.add(record.id)
+            found[record.id] = record.adversarial_prediction
+    for name in unknown - flipped:
+        found[name] = None
+    return found, len(unknown - flipped)
+
+
+def _matrix(gold: dict[str, int], predicted: dict[str, int | None], size: int) -> list[list[int]]:
+    counts = [[0] * size for _ in range(size)]
+    for name, label in gold.items():
+        guess = predicted[name]
+        if guess is not None:
+            counts[label][guess] += 1
+    return counts
