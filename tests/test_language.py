@@ -67,8 +67,11 @@ def test_byte_level_models_fill_whole_words_only(tmp_path: Path) -> None:
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM
 
+    names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     core = ByteLevelBPETokenizer()
-    core.train_from_iterator([*TEXTS, " ".join(toy.VOCABULARY)] * 3, vocab_size=400)
+    core.train_from_iterator(
+        [*TEXTS, " ".join(toy.VOCABULARY)] * 3, vocab_size=400, special_tokens=names
+    )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core._tokenizer, pad_token="<pad>", mask_token="<mask>",
         unk_token="<unk>", model_max_length=32,

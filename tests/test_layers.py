@@ -28,9 +28,9 @@ LAYERS = [
     {"victim"},
     # L3: methods; they know no transformers class
     {"attacks", "perturb", "weights"},
-    {"counterfit"},
+    {"counterfit", "shards"},
     # L4: use cases
-    {"batching", "data", "evaluate", "objectives", "quality", "results", "shards"},
+    {"batching", "data", "evaluate", "objectives", "quality", "results"},
     {"augment", "ball", "details", "journal", "pairing", "robust_accuracy", "store", "validation"},
     {"robustness", "single"},
     {"cascade", "compare", "trainer"},

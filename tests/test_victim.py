@@ -12,9 +12,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 
 from textadv.attacks import Example, build_attack, run
-from textadv.errors import DataError, UnsupportedModelError
+from textadv.errors import ConfigError, DataError, UnsupportedModelError
+from textadv.evaluate import attack
 from textadv.testing import tiny_model
-from textadv.victim import CallableVictim, ModelVictim
+from textadv.victim import CallableVictim, ModelVictim, as_victim
 from textadv.words import Words
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "good", "bad", "film", "very", "plot", "is"]
@@ -265,3 +266,93 @@ def test_attack_on_a_model_is_the_same_at_any_width_and_budget(width: int) -> No
         assert (
             set(run(attacks, victim(batch_tokens=batch_tokens), examples, width=width)) == reference
         )
+
+
+def multi_label(**options: Any) -> ModelVictim:
+    model = tiny_model("bert", num_labels=3, problem_type="multi_label_classification")
+    model.config.id2label = {0: "toxic", 1: "spam", 2: "fine"}
+    return ModelVictim(model, tokenizer(), device="cpu", **options)
+
+
+@pytest.mark.parametrize("label", ["spam", 1])
+def test_one_label_of_a_multi_label_model_is_a_victim_of_two_classes(label: str | int) -> None:
+    made = multi_label(label=label)
+    single = torch.stack([alone(made.model, made.tokenizer, text) for text in TEXTS])
+    scores = made.logits(TEXTS)
+    assert made.num_labels == 2
+    assert scores[:, 0].tolist() == [0.0] * len(TEXTS)
+    torch.testing.assert_close(scores[:, 1], single[:, 1], rtol=1e-5, atol=1e-5)
+    (slope,) = made.gradients([TEXTS[0]], [1])
+    assert slope.gradient.abs().sum() > 0
+
+
+def test_a_multi_label_model_needs_the_name_of_a_label_it_has() -> None:
+    with pytest.raises(UnsupportedModelError, match=r"a multi-label model.*toxic, spam, fine"):
+        multi_label()
+    with pytest.raises(ConfigError, match=r"unknown label.*did you mean 'toxic'"):
+        multi_label(label="toxik")
+    with pytest.raises(UnsupportedModelError, match=r"single-label model.*leave the label out"):
+        victim(label="toxic")
+
+
+def test_readable_is_what_comes_before_the_cut() -> None:
+    made = victim(max_length=7)
+    assert made.readable(("good film",)) == (9,)
+    text = "good film is a very bad plot"
+    (end,) = made.readable((text,))
+    assert text[:end] == "good film is a very"
+    first, second = made.readable(("good film is a very bad plot", "a plot"))
+    assert ("good film is a very bad plot"[:first], "a plot"[:second]) == ("good film", "a plot")
+    assert made.readable(("x" * 500,)) == (500,)
+
+
+def test_words_behind_the_cut_are_not_edited_and_counted() -> None:
+    made = victim(max_length=7)
+    text = "good film is a very bad plot good"
+    label = int(made.logits([(text,)]).argmax())
+    example = Example(id="0", words=Words.of(text), label=label)
+    typos = build_attack("deepwordbug", {"skip_stopwords": False})
+    (record,) = run({"d": typos}, made, [example])
+    assert record.num_unread_words == 3
+    assert record.num_queries <= 1 + 5 + 4 * 5
+    if record.adversarial_text is not None:
+        assert record.adversarial_text[0].endswith("bad plot good")
+
+
+def test_scikit_learn_classifiers_are_victims() -> None:
+    pytest.importorskip("sklearn")
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.naive_bayes import MultinomialNB
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import LinearSVC
+
+    texts = ["good film", "bad plot", "very good", "bad film", "a plot", "the plot"]
+    inputs = [(text,) for text in texts]
+    for labels in ([1, 0, 1, 0, 0, 0], [1, 0, 1, 0, 2, 2]):
+        for classifier in (LinearSVC(), LogisticRegression(), MultinomialNB()):
+            fitted = make_pipeline(TfidfVectorizer(), classifier).fit(texts, labels)
+            made = as_victim(fitted)
+            scores = made.logits(inputs)
+            assert scores.shape == (6, len(set(labels))) == (6, made.num_labels)  # type: ignore[attr-defined]
+            assert scores.argmax(dim=1).tolist() == fitted.predict(texts).tolist()
+    found = attack(fitted, texts, labels, ["deepwordbug"])
+    assert found.clean_accuracy > 0.8
+    assert any(record.status == "flipped" for record in found.records)
+
+
+def test_what_cannot_be_attacked_is_one_clear_line() -> None:
+    class Unfitted:
+        def predict(self) -> None: ...
+
+    class OnlyClasses(Unfitted):
+        classes_ = (0, 1)
+
+    with pytest.raises(UnsupportedModelError, match="Unfitted: got no `classes_`"):
+        as_victim(Unfitted())
+    with pytest.raises(UnsupportedModelError, match="neither decision_function nor predict_proba"):
+        as_victim(OnlyClasses())
+    with pytest.raises(UnsupportedModelError, match="model of type int"):
+        as_victim(3)
+    made = CallableVictim(lambda texts: [])
+    assert as_victim(made) is made

@@ -18,7 +18,7 @@ def test_margins_by_hand() -> None:
     assert margins(logits, [0, 1]).tolist() == [1.0, -2.0]
 
 
-@pytest.mark.parametrize("kind", ["bert", "gpt2", "roberta", "deberta-v2"])
+@pytest.mark.parametrize("kind", ["bert", "llama", "roberta", "deberta-v2"])
 def test_the_slope_is_that_of_finite_differences(kind: str) -> None:
     model = tiny_model(kind, num_labels=3).double()
     made = ModelVictim(model, tokenizer(), device="cpu")
@@ -35,9 +35,9 @@ def test_the_slope_is_that_of_finite_differences(kind: str) -> None:
     assert torch.allclose(found.embedding.double(), port.embed(batch)[0], atol=1e-6)
     for place, dim in [(0, 0), (2, 3), (3, 7)]:
         step = torch.zeros_like(port.embed(batch))
-        step[0, place, dim] = 1e-5
-        slope = (margin(step) - margin(-step)) / 2e-5
-        assert slope == pytest.approx(float(found.gradient[place, dim]), abs=1e-4)
+        step[0, place, dim] = 1e-3
+        slope = (margin(step) - margin(-step)) / 2e-3
+        assert slope == pytest.approx(float(found.gradient[place, dim]), rel=1e-2, abs=1e-4)
 
 
 @pytest.mark.parametrize("texts", [TEXTS, PAIRS])

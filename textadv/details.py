@@ -8,16 +8,37 @@ from typing import Any
 
 from textadv.attacks.records import Record
 from textadv.metrics import wilson_interval
-from textadv.report import RobustnessReport
+from textadv.quality import filtered, quality
+from textadv.report import AttackResult, RobustnessReport
 from textadv.results import Results
 from textadv.statistics import query_curve
 
 __all__ = ["details", "with_details"]
 
 
-def with_details(results: Results) -> RobustnessReport:
-    """Return the report with its details worked out from the records."""
-    return dataclasses.replace(results.report, details=details(results))
+def with_details(results: Results, encoder: str | None = None) -> RobustnessReport:
+    """Return the report with its details worked out from the records.
+
+    Args:
+        results: The report and its records.
+        encoder: Sentence encoder to measure the similarity of changed texts with, where the report
+            does not have it.
+    """
+    report = results.report
+    attacks = {
+        name: result if result.quality else _with_quality(results, name, encoder)
+        for name, result in report.attacks.items()
+    }
+    return dataclasses.replace(report, attacks=attacks, details=details(results))
+
+
+def _with_quality(results: Results, name: str, encoder: str | None) -> AttackResult:
+    own = [record for record in results.records if record.attack == name]
+    found = quality(own, encoder, similarity=encoder is not None)
+    result, n = results.report.attacks[name], results.report.num_examples
+    if "dissimilar" in found:
+        found |= filtered(result.counts["survived"], found["dissimilar"], n)
+    return dataclasses.replace(result, quality=found)
 
 
 def details(results: Results) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from textadv.resources import find
 
 __all__ = ["MaskedLM", "SentenceEncoder", "load_encoder", "load_masked_lm"]
 
-CACHED = 32768
+CACHED = 8192
 MAX_PIECES = 12
 PIECE_CHOICES = 4
 COMBINATIONS = 24

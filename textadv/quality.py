@@ -18,12 +18,15 @@ THRESHOLD = 0.8
 """Cosine from which a changed text counts as similar. It holds for the encoder named beside it."""
 
 
-def quality(records: Sequence[Record], encoder: str | None = None) -> dict[str, Any]:
+def quality(
+    records: Sequence[Record], encoder: str | None = None, *, similarity: bool = True
+) -> dict[str, Any]:
     """Return how far the changed texts of one attack are from the originals.
 
     Args:
         records: Those of one attack.
         encoder: Directory of a sentence encoder; see `textadv.resources`.
+        similarity: Whether to look for an encoder.
 
     Returns:
         `edit_distance`, mean characters. With an encoder also its name, `similarity` and
@@ -37,6 +40,8 @@ def quality(records: Sequence[Record], encoder: str | None = None) -> dict[str, 
     found: dict[str, Any] = {
         "edit_distance": mean([float(edit_distance(*pair)) for pair in pairs]),
     }
+    if not similarity:
+        return found
     try:
         place, model = find("encoder", encoder), load_encoder(encoder)
     except ResourceError:

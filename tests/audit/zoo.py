@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tests.models import make_tokenizer
+from tests.models import WORDS, make_tokenizer
 from textadv.attacks import Example
 from textadv.attacks.base import Search
 from textadv.attacks.chars import one_typo_each
@@ -35,23 +35,7 @@ TONES = [
     ["bad", "awful", "poor", "dull", "boring"],
     ["one", "two", "three", "four", "five"],
 ]
-PLAIN = [
-    "the",
-    "a",
-    "of",
-    "and",
-    "is",
-    "was",
-    "very",
-    "quite",
-    "this",
-    "that",
-    "film",
-    "plot",
-    "actor",
-    "scene",
-    "story",
-]
+PLAIN = WORDS[:15]
 
 
 def rows(count: int, classes: int = 2, seed: int = 0) -> tuple[list[str], list[int]]:

@@ -85,6 +85,24 @@ def test_a_finished_attack_is_not_run_again(files, capsys, monkeypatch):
     assert (files / "out" / "records.jsonl").read_text() == before
 
 
+def test_evaluate_compare_and_report(files, capsys, monkeypatch):
+    monkeypatch.chdir(files)
+    save_tiny_model(files / "other", num_labels=2, seed=1)
+    for model in ("model", "other"):
+        arguments = ["evaluate", model, "--data", "data.csv", "--quick", "--num-examples", "12"]
+        assert cli.main([*arguments, "--output-dir", f"judged-{model}"]) == 0
+    report = json.loads((files / "judged-model" / "report.json").read_text())
+    assert report["num_examples"] == 12
+    assert cli.main(["compare", "judged-model", "judged-other"]) == 0
+    out = capsys.readouterr().out
+    assert "n = 12, the same examples - preliminary" in out
+    assert cli.main(["report", "judged-model", "--html", "page.html"]) == 0
+    page = (files / "page.html").read_text()
+    assert "Content-Security-Policy" in page
+    assert cli.main(["compare", "judged-model", "nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
 def test_resume_of_a_finished_run_changes_nothing(files, monkeypatch):
     monkeypatch.chdir(files)
     assert cli.main(["train", "recipe.yaml", "--output-dir", "run"]) == 0

@@ -270,5 +270,6 @@ def test_plots_carry_no_style_and_their_own_ids():
 def test_with_details_keeps_the_rest():
     one = results()
     report = with_details(one)
-    assert dataclasses.replace(report, details=None) == one.report
+    assert report.attacks["a"].quality == {"edit_distance": 1.0}
+    assert dataclasses.replace(report, details=None, attacks=one.report.attacks) == one.report
     assert RobustnessReport.from_dict(report.to_dict()) == report

@@ -83,8 +83,13 @@ class SynonymLattice(Checked):
 
         For sources that know words apart from their text; see `propose` for all.
         """
-        names = ((index, self.synonyms(words.words[index])) for index in self.positions(words))
-        return self.cleaned(words, dict(names))
+        positions = self.positions(words)
+        if self.source == "vectors":
+            # One pass over the matrix for all words of the text.
+            table = self.table()
+            keys = [_key(table, words.words[index]) for index in positions]
+            table.prepare(keys, self.max_candidates)
+        return self.cleaned(words, {at: self.synonyms(words.words[at]) for at in positions})
 
     def propose(self, words: Words) -> Generator[Request, Any, Lattice]:
         """Return the lattice of a text, asking the masked language model where it is the source."""
@@ -121,13 +126,17 @@ class SynonymLattice(Checked):
         if self.source == "sememes":
             return load_sememes(self.sememes).get(word.lower(), [])
         table = self.table()
-        key = word if word in table else word.lower()
-        neighbours = table.neighbours(key, self.max_candidates)
+        neighbours = table.neighbours(_key(table, word), self.max_candidates)
         return [name for name, cosine in neighbours if cosine >= self.min_cosine]
 
     def table(self) -> Vectors:
         """Return the word vectors."""
         return load_vectors(str(find("vectors", self.vectors)))
+
+
+def _key(table: Vectors, word: str) -> str:
+    """Return the form under which a word may have a vector."""
+    return word if word in table else word.lower()
 
 
 def load_sememes(path: str | None = None) -> dict[str, list[str]]:

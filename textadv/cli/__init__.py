@@ -83,21 +83,43 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--output-dir", help="run directory [runs/RECIPE]")
     one.add_argument("--resume", action="store_true", help="continue that run")
 
+    def takes_model_and_data(command: argparse.ArgumentParser) -> None:
+        command.add_argument("model", help="a directory or Hub id")
+        command.add_argument(
+            "--data", required=True, help="a .csv, .tsv, .jsonl, .parquet file or Hub id"
+        )
+        command.add_argument("--split", help="split of a Hub dataset [test]")
+        command.add_argument("--text-column", help="one column, or two with a comma [guessed]")
+        command.add_argument("--label-column", help="[guessed]")
+        command.add_argument("--seed", type=int, default=0, help="[%(default)s]")
+        command.add_argument("--max-length", type=int, help="longest input in tokens [the model's]")
+        command.add_argument("--revision", help="revision of a model from the Hub")
+        command.add_argument(
+            "--output-dir", required=True, help="new directory for records and report"
+        )
+
     one = add("attack", "Attack a stored model and report its accuracy under attack.")
-    one.add_argument("model", help="a directory or Hub id")
+    takes_model_and_data(one)
     one.add_argument("overrides", nargs="*", metavar="attack.field=value", help="change an attack")
-    one.add_argument("--data", required=True, help="a .csv, .tsv, .jsonl, .parquet file or Hub id")
-    one.add_argument("--split", help="split of a Hub dataset [test]")
-    one.add_argument("--text-column", help="one column, or two with a comma [guessed]")
-    one.add_argument("--label-column", help="[guessed]")
     one.add_argument("--attack", required=True, help="names with commas; see: textadv list attacks")
     one.add_argument("--perturbation", help="also measure under these embedding perturbations")
     one.add_argument("--num-examples", type=int, default=1000, help="[%(default)s]")
-    one.add_argument("--seed", type=int, default=0, help="[%(default)s]")
     one.add_argument("--query-budget", type=int, help="most queries per text [none]")
-    one.add_argument("--max-length", type=int, help="longest input in tokens [the model's]")
-    one.add_argument("--revision", help="revision of a model from the Hub")
-    one.add_argument("--output-dir", required=True, help="new directory for records and report")
+
+    one = add("evaluate", "Attack a stored model with a frozen cascade: the worst case counts.")
+    takes_model_and_data(one)
+    one.add_argument("--cascade", default="standard-v1", help="its name [%(default)s]")
+    one.add_argument("--quick", action="store_true", help="the cascade quick-v1: two minutes")
+    one.add_argument("--individual", action="store_true", help="run each attack on all texts")
+    one.add_argument("--num-examples", type=int, help="[the cascade's]")
+
+    one = add("compare", "Compare two evaluations, text by text.")
+    one.add_argument("first", help="directory of an evaluation")
+    one.add_argument("second", help="directory of another, on the same texts")
+
+    one = add("report", "Write the page of an evaluation.")
+    one.add_argument("runs", nargs="+", metavar="RUN", help="the first is the one it is about")
+    one.add_argument("--html", help="file to write [RUN/report.html]")
 
     one = add("push", "Show, and with --yes upload, a run with its model card.")
     one.add_argument("run", help="a run directory")

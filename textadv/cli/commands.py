@@ -15,7 +15,19 @@ from rich.text import Text
 from textadv.cli.tables import card_of, list_builtin, report_table
 from textadv.errors import ConfigError, shown
 
-__all__ = ["attack", "check", "env", "list", "push", "quickstart", "show", "train"]
+__all__ = [
+    "attack",
+    "check",
+    "compare",
+    "env",
+    "evaluate",
+    "list",
+    "push",
+    "quickstart",
+    "report",
+    "show",
+    "train",
+]
 
 console = Console()
 
@@ -60,11 +72,8 @@ def attack(arguments: argparse.Namespace) -> None:
     """Attack a stored model."""
     from textadv.cli.progress import AttackProgress
     from textadv.config import build
-    from textadv.data import LabelSpace, load_examples
     from textadv.evaluate import EvaluationConfig
-    from textadv.models import load_config
-    from textadv.run import claim_folder, evaluate_model
-    from textadv.victim import ModelVictim
+    from textadv.run import evaluate_model
 
     settings = _settings(arguments.overrides)
     config: EvaluationConfig = build(
@@ -85,22 +94,8 @@ def attack(arguments: argparse.Namespace) -> None:
             got="settings of something that does not run",
             expected="a name given to --attack or --perturbation",
         )
-    folder = Path(arguments.output_dir)
-    claim_folder(folder, resume=(folder / "records.jsonl").exists())
-    space = LabelSpace.from_model(load_config(arguments.model, arguments.revision))
-    columns = arguments.text_column.split(",") if arguments.text_column else None
-    data = load_examples(
-        arguments.data,
-        split=arguments.split,
-        text=columns,
-        label=arguments.label_column,
-        label_space=space,
-    )
-    _print_notes(data.notes)
+    victim, data = _opened(arguments)
     examples = data.splits["examples"]
-    victim = ModelVictim.load(
-        arguments.model, revision=arguments.revision, max_length=arguments.max_length
-    )
     total = min(config.num_examples, len(examples)) * len(config.attacks)
     with AttackProgress(console, "attack", total) as progress:
         report = evaluate_model(
@@ -110,14 +105,58 @@ def attack(arguments: argparse.Namespace) -> None:
             data.labels,
             config,
             max_length=victim.max_length,
-            output_dir=folder,
+            output_dir=arguments.output_dir,
             name=arguments.model,
             data_name=arguments.data,
             progress=progress.on_record,
         )
     if report is not None:
         console.print(report_table(report))
-    console.print(f"report: {folder / 'report.md'}   records: {folder / 'records.jsonl'}")
+    _print_outputs(Path(arguments.output_dir))
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Attack a stored model with a cascade."""
+    from textadv.cascade import evaluate_cascade, get_cascade
+    from textadv.cli.progress import AttackProgress
+    from textadv.evaluate import make_examples
+
+    cascade = get_cascade("quick-v1" if arguments.quick else arguments.cascade)
+    victim, data = _opened(arguments)
+    columns = data.splits["examples"].with_format(None)[:]
+    examples = make_examples(columns["text"], columns["label"], ids=columns["id"])
+    total = (arguments.num_examples or cascade.num_examples) * len(cascade.stages)
+    with AttackProgress(console, cascade.name, total) as progress:
+        report = evaluate_cascade(
+            victim,
+            examples,
+            cascade,
+            arguments.output_dir,
+            progress.on_record,
+            mode="individual" if arguments.individual else "survivors",
+            num_examples=arguments.num_examples,
+            seed=arguments.seed,
+            model=arguments.model,
+            data=arguments.data,
+        )
+    console.print(report.to_markdown(), highlight=False, markup=False, soft_wrap=True)
+    _print_outputs(Path(arguments.output_dir))
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Compare two evaluations."""
+    from textadv.compare import compare
+
+    found = compare(arguments.first, arguments.second)
+    console.print(str(found), highlight=False, markup=False, soft_wrap=True)
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Write the page of an evaluation."""
+    from textadv.page import write_report
+
+    files = write_report(arguments.runs, arguments.html)
+    console.print(f"page: {files.html}   report: {files.markdown}", soft_wrap=True)
 
 
 def push(arguments: argparse.Namespace) -> None:
@@ -179,6 +218,34 @@ def env(arguments: argparse.Namespace) -> None:
     from textadv.launch import environment
 
     print(json.dumps(environment(), indent=1))
+
+
+def _opened(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """Check directory and data, then load the model; all from the arguments they share."""
+    from textadv.classifier import ModelVictim
+    from textadv.data import LabelSpace, load_examples
+    from textadv.models import load_config
+    from textadv.run import claim_folder
+
+    folder = Path(arguments.output_dir)
+    claim_folder(folder, resume=(folder / "records.jsonl").exists())
+    data = load_examples(
+        arguments.data,
+        split=arguments.split,
+        text=arguments.text_column.split(",") if arguments.text_column else None,
+        label=arguments.label_column,
+        label_space=LabelSpace.from_model(load_config(arguments.model, arguments.revision)),
+    )
+    _print_notes(data.notes)
+    victim = ModelVictim.load(
+        arguments.model, revision=arguments.revision, max_length=arguments.max_length
+    )
+    return victim, data
+
+
+def _print_outputs(folder: Path) -> None:
+    line = f"report: {folder / 'report.md'}   records: {folder / 'records.jsonl'}"
+    console.print(line, soft_wrap=True)
 
 
 def _print_notes(notes: Any) -> None:

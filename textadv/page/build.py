@@ -53,7 +53,9 @@ class ReportFiles:
         return "\n".join(f"report: {path}" for path in (self.html, self.markdown, self.json))
 
 
-def write_report(runs: Sequence[str | Path], html: str | Path | None = None) -> ReportFiles:
+def write_report(
+    runs: Sequence[str | Path], html: str | Path | None = None, *, encoder: str | None = None
+) -> ReportFiles:
     """Write the page of a run, compared with others if more are given.
 
     `report.json` and `report.md` of the first run are written again, with the same figures as the
@@ -62,6 +64,7 @@ def write_report(runs: Sequence[str | Path], html: str | Path | None = None) -> 
     Args:
         runs: Directories of evaluations; the first is the one the page is about.
         html: The file to write; `report.html` in the first directory by default.
+        encoder: Sentence encoder for the similarity of changed texts, where it was not measured.
 
     Raises:
         DataError: A directory without a report or records, or with damaged ones.
@@ -70,7 +73,7 @@ def write_report(runs: Sequence[str | Path], html: str | Path | None = None) -> 
     if not runs:
         raise ConfigError("report", got="no run", expected="the directory of an evaluation")
     found = [load_results(run) for run in runs]
-    report = with_details(found[0])
+    report = with_details(found[0], encoder)
     found[0] = dataclasses.replace(found[0], report=report)
     folder = Path(runs[0]) if Path(runs[0]).is_dir() else Path(runs[0]).parent
     target = Path(html) if html is not None else folder / "report.html"
