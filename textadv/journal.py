@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from textadv import checkpoint
 from textadv.launch import environment
 
-__all__ = ["Callback", "Journal"]
+__all__ = ["Callback", "Journal", "mean_rows"]
 
 
 class Callback(Protocol):
@@ -79,3 +79,10 @@ class Journal:
         if self.accelerator.log_with:
             named = {f"{split}/{name}": value for name, value in figures.items()}
             self.accelerator.log(named, step=step)
+
+
+def mean_rows(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Average each figure over the rows that have it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    present = {name: [row[name] for row in rows if name in row] for name in names}
+    return {name: sum(values) / len(values) for name, values in present.items()}

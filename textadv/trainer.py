@@ -15,14 +15,14 @@ from torch import Tensor
 from textadv.batching import Encoded, MicroBatches
 from textadv.embeddings import enable_gradient_checkpointing, wrap
 from textadv.errors import ConfigError, NonFiniteError
-from textadv.journal import Callback, Journal
+from textadv.journal import Callback, Journal, mean_rows
 from textadv.launch import make_accelerator
 from textadv.monitors import overfitting_alarm
 from textadv.objectives import Objective, backward
 from textadv.perturb import Perturbation
 from textadv.seeding import preserve_rng, seed_everything, torch_generator
 from textadv.store import RunStore, State
-from textadv.training import TrainingConfig, learning_rate_factor
+from textadv.training import TrainingConfig, learning_rate_factor, make_optimizer
 from textadv.validation import validate
 
 __all__ = ["TrainResult", "Trainer"]
@@ -142,7 +142,7 @@ class Trainer:
         if config.freeze_embeddings:
             self.model.get_input_embeddings().requires_grad_(False)
         self.model.to(accelerator.device)
-        optimizer: Any = _optimizer(self.model, config)
+        optimizer: Any = make_optimizer(self.model, config)
         state = State()
         if resume:
             state = self.store.resume(self.model, optimizer, accelerator.scaler, self.memory)
@@ -218,7 +218,7 @@ class Trainer:
         state.window.append(figures)
         row = None
         if self._due(state.step, config.log_steps):
-            row, state.window = _mean_rows(state.window), []
+            row, state.window = mean_rows(state.window), []
         self.journal.step(state.step, row, self._clock(state))
 
     def _update(self, optimizer: Any, state: State, grad_norm: float) -> None:
@@ -299,20 +299,3 @@ class Trainer:
             "epoch": round(state.step / self.micro_batches.steps_per_epoch, 4),
             "seconds": round(state.seconds, 2),
         }
-
-
-def _mean_rows(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Average each figure over the rows that have it."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    present = {name: [row[name] for row in rows if name in row] for name in names}
-    return {name: sum(values) / len(values) for name, values in present.items()}
-
-
-def _optimizer(model: torch.nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Return AdamW with weight decay on matrices only."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], config.learning_rate)

@@ -1,4 +1,4 @@
-"""The `training` block of a recipe, and the functions of it that are pure."""
+"""The `training` block of a recipe, and what follows from it alone."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import dataclasses
 import math
 from typing import Literal
 
+import torch
+
 from textadv.errors import ConfigError
 
-__all__ = ["TrainingConfig", "learning_rate_factor"]
+__all__ = ["TrainingConfig", "learning_rate_factor", "make_optimizer"]
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -113,6 +115,16 @@ def learning_rate_factor(step: int, total: int, config: TrainingConfig) -> float
         return 1.0
     left = (total - step) / max(total - warmup, 1)
     return left if config.lr_schedule == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
+
+
+def make_optimizer(model: torch.nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Return AdamW with weight decay on matrices only."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], config.learning_rate)
 
 
 def _require(name: str, value: object, holds: bool, expected: str) -> None:
