@@ -271,8 +271,12 @@ class EmbeddingPort:
     def shared_embedding_gradient(self) -> Iterator[None]:
         """Write the gradient of the embedding table once for all backwards inside.
 
-        One process only: DDP waits for the table's gradient in each backward.
+        One process only: DDP waits for the table's gradient in each backward. Compiled models are
+        left alone: a hook would have them traced again.
         """
+        if getattr(self.model, "_compiled_call_impl", None) is not None:
+            yield
+            return
         with reuse.shared_output_gradient(self.model.get_submodule(self._word_site)):
             yield
 
