@@ -52,7 +52,18 @@ def read_rows(path: Path, count: int | None) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.strip()][:count]
 
 
-def bare_forward(victim: ModelVictim, texts: Sequence[tuple[str, ...]]) -> float:
+class Clock:
+    """Seconds and processor seconds since it was made; the latter ignore what else runs."""
+
+    def __init__(self) -> None:
+        self.start, self.cpu_start = time.perf_counter(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        """Return both."""
+        return time.perf_counter() - self.start, time.process_time() - self.cpu_start
+
+
+def bare_forward(victim: ModelVictim, texts: Sequence[tuple[str, ...]]) -> tuple[float, float]:
     """Return the seconds of the model alone on ready batches of the texts, sorted by length."""
     encoded = victim.encode(texts)
     rows = [
@@ -64,22 +75,24 @@ def bare_forward(victim: ModelVictim, texts: Sequence[tuple[str, ...]]) -> float
         victim.padded([rows[at] for at in batch])
         for batch in length_batches(lengths, victim.batch_tokens)
     ]
-    start = time.perf_counter()
+    clock = Clock()
     with torch.inference_mode():
         for batch in batches:
             victim.model(**batch)
     if victim.device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock.read()
 
 
-def timed(victim: Any, examples: Sequence[Example], name: str, width: int) -> tuple[Any, float]:
+def timed(
+    victim: Any, examples: Sequence[Example], name: str, width: int
+) -> tuple[list[Record], tuple[float, float]]:
     """Return the records of one attack and its seconds."""
     attack = build_attack(name)
     attack.prepare()
-    start = time.perf_counter()
+    clock = Clock()
     records = list(run({name: attack}, victim, examples, width=width, query_budget=None))
-    return records, time.perf_counter() - start
+    return records, clock.read()
 
 
 def compare(records: Sequence[Record], path: Path, log: Path | None, seconds: float) -> Any:
@@ -177,20 +190,22 @@ def main() -> None:
     timed(victim, examples[:2], arguments.attack, 2)
     for width in arguments.width:
         recording = Recording(victim)
-        records, seconds = timed(recording, examples, arguments.attack, width)
+        records, (seconds, cpu) = timed(recording, examples, arguments.attack, width)
         unique = list(dict.fromkeys(recording.texts))
-        # Before and after, because shared machines drift.
-        bare = min(bare_forward(victim, unique) for _ in range(2))
+        bare, bare_cpu = bare_forward(victim, unique)
+        scored = len(recording.texts)
         queries = sum(record.num_queries for record in records)
         entry = {
             "width": width,
             "seconds": round(seconds, 2),
             "queries": queries,
-            "scored_texts": len(recording.texts),
+            "scored_texts": scored,
             "queries_per_second": round(queries / seconds, 1),
-            "scored_per_second": round(len(recording.texts) / seconds, 1),
+            "scored_per_second": round(scored / seconds, 1),
             "bare_texts_per_second": round(len(unique) / bare, 1),
-            "share_of_bare": round(len(recording.texts) / seconds / (len(unique) / bare), 3),
+            "share_of_bare": round(scored / seconds / (len(unique) / bare), 3),
+            "cpu_seconds": round(cpu, 2),
+            "share_of_bare_cpu": round(scored / cpu / (len(unique) / bare_cpu), 3),
             "statuses": dict(Counter(record.status for record in records)),
         }
         if arguments.reference:

@@ -23,6 +23,7 @@ import transformers
 
 import textadv
 from textadv.batching import Encoded
+from textadv.errors import unknown_name
 from textadv.launch import environment
 from textadv.models import ModelConfig, load_for_training
 from textadv.objectives import Adversarial, Clean, FreeLB, Objective
@@ -32,12 +33,12 @@ from textadv.training import TrainingConfig
 from textadv.validation import measure
 
 OURS: dict[str, Objective] = {
-    "ours, clean": Clean(),
-    "ours, fgm": Adversarial(perturbation=FGM(epsilon=0.3)),
-    "ours, pgd-3": Adversarial(perturbation=PGD(epsilon=0.3, num_steps=3)),
-    "ours, freelb-3": FreeLB(),
+    "textadv-clean": Clean(),
+    "textadv-fgm": Adversarial(perturbation=FGM(epsilon=0.3)),
+    "textadv-pgd-3": Adversarial(perturbation=PGD(epsilon=0.3, num_steps=3)),
+    "textadv-freelb-3": FreeLB(),
 }
-AIMS = {"ours, fgm": 0.8, "ours, pgd-3": 1.4}
+AIMS = {"textadv-fgm": 0.8, "textadv-pgd-3": 1.4}
 
 
 class EmbeddingWeightFGM:
@@ -149,21 +150,24 @@ def main() -> None:
         return trainer.fit().model, time.perf_counter() - started
 
     runs: dict[str, Any] = {
-        "Trainer, clean": lambda output: theirs(transformers.Trainer, output),
-        "Trainer, fgm snippet": lambda output: theirs(SnippetTrainer, output),
+        "trainer-clean": lambda output: theirs(transformers.Trainer, output),
+        "trainer-fgm-snippet": lambda output: theirs(SnippetTrainer, output),
         **{
             name: lambda output, objective=objective: ours(objective, output)
             for name, objective in OURS.items()
         },
     }
     chosen = arguments.runs.split(",") if arguments.runs else list(runs)
+    for name in chosen:
+        if name not in runs:
+            raise unknown_name("run", name, runs)
     held_out, rows = encode(validation), {}
     for name in chosen:
         with tempfile.TemporaryDirectory() as output:
             trained, seconds = runs[name](Path(output) / "run")
         port = textadv.wrap(trained.eval(), tokenizer)
         row: dict[str, Any] = {"seconds": seconds, "aim": AIMS.get(name)}
-        first = rows.get("Trainer, clean", row)
+        first = rows.get("trainer-clean", row)
         row["ratio"] = seconds / first["seconds"]
         attacks = {"clean": None, "pgd-0.1": PGD(epsilon=0.1), "pgd-0.3": PGD(epsilon=0.3)}
         for label, attack in attacks.items():

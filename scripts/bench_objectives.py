@@ -5,7 +5,8 @@
 
 Each round runs every method once on one batch, in an order that rotates, so that a slow moment of
 the machine hits all alike; a method's ratio is the median over rounds of its time over the clean
-time of the same round. `plain` is the model alone, without this package.
+time of the same round. `plain` is the model alone, without this package; `-only` leaves the clean
+loss out.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 
 import textadv
 from textadv.batching import Encoded
+from textadv.errors import unknown_name
 from textadv.launch import environment
 from textadv.models import ModelConfig, load_for_training
 from textadv.objectives import OBJECTIVES, TRADES, Adversarial, Clean, FreeLB, Objective, Term
@@ -48,12 +50,12 @@ class ZeroDelta(Objective):
 # Method: objective, and the highest ratio that is aimed for on a CPU with MiniLM-L6, batch 32.
 METHODS: dict[str, tuple[Objective, float | None]] = {
     "clean": (Clean(), None),
-    "zero delta": (ZeroDelta(), 1.02),
+    "zero-delta": (ZeroDelta(), 1.02),
     "fgm": (Adversarial(perturbation=FGM()), 2.05),
-    "fgm, adversarial only": (Adversarial(perturbation=FGM(), adversarial_only=True), 1.75),
+    "fgm-only": (Adversarial(perturbation=FGM(), adversarial_only=True), 1.75),
     "pgd-3": (Adversarial(perturbation=PGD(num_steps=3)), 3.45),
-    "pgd-3, random start": (Adversarial(perturbation=RANDOM), None),
-    "pgd-3, adversarial only": (Adversarial(perturbation=RANDOM, adversarial_only=True), None),
+    "pgd-3-random-start": (Adversarial(perturbation=RANDOM), None),
+    "pgd-3-only": (Adversarial(perturbation=RANDOM, adversarial_only=True), None),
     "freelb-3": (FreeLB(), 3.1),
     "trades-3": (TRADES(), 4.15),
     **{
@@ -149,6 +151,9 @@ def main() -> None:
         for batch in batches_of(data, arguments.batch_size, arguments.rounds)
     ]
     chosen = arguments.methods.split(",") if arguments.methods else list(METHODS)
+    for name in chosen:
+        if name not in METHODS:
+            raise unknown_name("method", name, METHODS)
     chosen = ["clean", *[name for name in chosen if name != "clean"]]
     ports = {name: textadv.wrap(model, tokenizer) for name in chosen}
 

@@ -42,7 +42,7 @@ def test_end_to_end(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("".join(lines))
     arguments = ("--data", str(tmp_path), "--batch-size", "8", "--max-length", "32")
     found = run("bench_end_to_end.py", tmp_path, *arguments)
-    assert list(found["runs"])[:2] == ["Trainer, clean", "Trainer, fgm snippet"]
+    assert list(found["runs"])[:2] == ["trainer-clean", "trainer-fgm-snippet"]
     assert len(found["runs"]) == 6
     for row in found["runs"].values():
         assert row["seconds"] > 0

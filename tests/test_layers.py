@@ -20,7 +20,7 @@ LAYERS = [
     {"monitors", "report_text", "statistics"},
     {"report"},
     # L2: the only modules that touch models or downloads
-    {"checkpoint", "launch", "models", "sites", "testing", "vectors"},
+    {"checkpoint", "launch", "models", "modes", "sites", "testing", "tokens", "vectors"},
     {"resources", "reuse"},
     {"embeddings", "language"},
     {"passes", "whitebox"},

@@ -64,7 +64,8 @@ def test_projection_lands_in_the_ball_once_and_for_all(seed, case, shape, epsilo
     assert (norms.norm(once, name, scope) <= epsilon * (1 + 1e-6) + 1e-12).all()
     assert (once[~mask] == 0).all()
     twice = norms.project(once, mask, epsilon, name, scope)
-    torch.testing.assert_close(twice, once, rtol=1e-6, atol=1e-9)
+    # The first result may lie outside by its last bit, which the second one takes off.
+    torch.testing.assert_close(twice, once, rtol=1e-6, atol=1e-9 + 1e-6 * epsilon)
     other, _ = random_case(seed + 1, *shape)
     other = norms.project(other.to(dtype), mask, epsilon, name, scope)
     inside = torch.where(mask.unsqueeze(-1), values.to(once.dtype), 0.0)

@@ -4,57 +4,47 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, cast
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from textadv import reuse
+from textadv import modes, reuse, tokens
 from textadv.errors import ConfigError, DataError, UnsupportedModelError
 from textadv.losses import ProblemType, task_loss
-from textadv.seeding import preserve_rng
+from textadv.modes import Mode, enable_gradient_checkpointing
 from textadv.sites import find_site
+from textadv.tokens import OURS, Batch
 
 __all__ = ["Batch", "EmbeddingPort", "Mode", "enable_gradient_checkpointing", "wrap"]
-
-Batch = Mapping[str, Tensor]
-Mode = Literal["train", "eval"]
-
-# Entries of a batch that describe tokens to us and that no model takes.
-OURS = ("special_tokens_mask", "perturb_mask", "candidates", "example_id")
 
 
 class EmbeddingPort:
     """Perturb the input embeddings of a sequence classifier and leave nothing behind.
 
-    The layer is found by a probing forward: it is the embedding layer that is really called with
-    the token ids, which is not always `model.get_input_embeddings()`. The perturbation is added by
-    a forward hook that exists only inside `perturbed`, so token ids still reach the model (position
-    ids and last-token pooling need them), and checkpoints stay plain Transformers checkpoints.
+    The layer is found by a probing forward: the one that is really called with the token ids, which
+    is not always `model.get_input_embeddings()`. The perturbation is added by a hook that exists
+    only inside `perturbed`: token ids still reach the model, and its checkpoints stay plain ones.
 
     Args:
         model: A Transformers sequence classifier (not wrapped in DDP).
         tokenizer: Gives the special token ids when batches carry no `special_tokens_mask`.
-        forward: What to call for passes that update weights: the prepared (DDP) model. Default
-            `model`.
+        forward: What to call for passes that update weights: the prepared (DDP) model.
         site: Where to perturb (see `textadv.sites.find_site`): the word embeddings by default, or
             a dotted name when the probe cannot find them.
 
     Attributes:
         site: Dotted name of the layer that is perturbed.
+        on_words: Whether that is the word embeddings.
         dim: Width D of the site, which factorised models make smaller than `hidden_size`.
-        memory: Tensors that some methods keep from step to step (a delta that persists, a history
-            by example, a vocabulary table), by name. Save them with the weights to resume exactly.
-        seen: What was at the site, (B, L, D), in the last pass that added a `delta`.
+        memory: Tensors that some methods keep from step to step, by name. Save them with the
+            weights to resume exactly.
+        captured: What the encoder put out last, while something watches it.
+        seen: What was at the site in the last pass that added a `delta`, (B, L, D).
 
     Shape:
-        `delta`: (B, L, D), float32, in the units of the layer's output (scaled embeddings, as in
-        Gemma, are perturbed after scaling).
-
-    Raises:
-        UnsupportedModelError: If no layer is called with the token ids, or it fires other than
-            once in a perturbed forward.
+        `delta`: (B, L, D), float32, in the units of what is at the site.
 
     Example:
         >>> from textadv.testing import tiny_batch, tiny_model
@@ -78,34 +68,39 @@ class EmbeddingPort:
         self.memory: dict[str, Tensor] = {}
         self.seen: Tensor | None = None
         self.noted = False
-        self._captured: dict[str, Tensor] = {}
-        self._special_ids = _special_ids(tokenizer)
+        self.captured: dict[str, Tensor] = {}
+        self._special_ids = tokens.special_ids(tokenizer)
         self._delta: Tensor | None = None
         self._calls, self._added = 0, 0
         self._handle: torch.utils.hooks.RemovableHandle | None = None
         self._place = find_site(model, site)
         self.site, self.dim = self._place.name, self._place.dim
         self._layer = model.get_submodule(self.site)
-        self._siblings: dict[str, EmbeddingPort] = {"word" if site is None else site: self}
-        words = self._place if self._place.argument is None else find_site(model)
+        self._siblings: dict[str, EmbeddingPort] = {"word": self}
+        self.on_words = self._place.argument is None
+        words = self._place if self.on_words else find_site(model)
         self._word_site, self._words_first = words.name, words.sequence_first
 
     def at(self, site: str) -> EmbeddingPort:
-        """Return the port on the same model at another site; both share `memory`."""
+        """Return the port on the same model at another site; both share `memory`.
+
+        `"word"` is the site that `wrap` was given: the word embeddings, unless it was told others.
+        """
         if site not in self._siblings:
             port = copy.copy(self)
             port._place = find_site(self.model, site)
             port.site, port.dim = port._place.name, port._place.dim
             port._layer = self.model.get_submodule(port.site)
             port._handle, port.seen, port.noted = None, None, False
+            port.on_words = False
             self._siblings[site] = port
+        self._siblings[site].forward = self.forward
         return self._siblings[site]
 
     def __call__(self, batch: Batch, delta: Tensor | None = None) -> Any:
         """Run the forward that updates weights; labels in the batch give a loss."""
-        inputs = {name: value for name, value in batch.items() if name not in OURS}
         with self.perturbed(delta):
-            return self.forward(**inputs)
+            return self.forward(**{k: v for k, v in batch.items() if k not in OURS})
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return the entries of a batch that the model takes, without the labels."""
@@ -126,7 +121,10 @@ class EmbeddingPort:
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the task loss of every example, (B,)."""
-        labels = _labels(batch)
+        if "labels" not in batch:
+            expected = "gold labels to attack or train on"
+            raise DataError("batch", got="no 'labels'", expected=expected)
+        labels = batch["labels"]
         return task_loss(logits, labels, self.problem_type(labels))
 
     def problem_type(self, labels: Tensor | None = None) -> ProblemType:
@@ -175,20 +173,7 @@ class EmbeddingPort:
             DataError: If the batch has no `special_tokens_mask` and no tokenizer was given: ids
                 alone do not tell a padding token from an end-of-text token.
         """
-        ids = batch["input_ids"]
-        real = batch.get("attention_mask", torch.ones_like(ids)).bool()
-        if "perturb_mask" in batch:
-            return real & batch["perturb_mask"].bool()
-        if "special_tokens_mask" in batch:
-            return real & ~batch["special_tokens_mask"].bool()
-        if self._special_ids is None:
-            raise DataError(
-                "batch",
-                got="no special_tokens_mask",
-                expected="one beside input_ids",
-                fix="tokenize with return_special_tokens_mask=True, or use wrap(model, tokenizer)",
-            )
-        return real & ~torch.isin(ids, self._special_ids.to(ids.device))
+        return tokens.editable(batch, self._special_ids)
 
     @contextlib.contextmanager
     def perturbed(self, delta: Tensor | None) -> Iterator[None]:
@@ -207,13 +192,12 @@ class EmbeddingPort:
             self._delta, self._calls, self._added = delta, 0, 0
             try:
                 yield
-                fired = self._added
             finally:
                 self._delta = None
-        if fired != 1:
+        if self._added != 1:
             raise UnsupportedModelError(
                 f"{type(self.model).__name__}: embedding layer {self.site!r}",
-                got=f"{fired} calls in one forward",
+                got=f"{self._added} calls in one forward",
                 expected="exactly 1",
                 fix="name the layer that embeds the token ids: wrap(model, site='...')",
             )
@@ -235,65 +219,32 @@ class EmbeddingPort:
             self._handle.remove()
             self._handle = None
 
-    @contextlib.contextmanager
-    def attack_mode(self, mode: Mode = "eval") -> Iterator[Callable[[], None]]:
+    def attack_mode(
+        self, mode: Mode = "eval"
+    ) -> contextlib.AbstractContextManager[Callable[[], None]]:
         """Prepare the model for passes that only need the gradient of `delta`.
 
-        Parameters are frozen (no weight gradients, fewer saved activations), `mode` sets dropout,
-        and the random state, the training flags and `requires_grad` return to what they were.
+        Parameters are frozen, `mode` sets dropout, and everything returns to what it was.
 
         Yields:
             A function that rewinds the random state to the entry of the context: called before each
             pass, every pass sees the same dropout masks.
         """
-        trainable = [p for p in self.model.parameters() if p.requires_grad]
-        modules = [m for m in self.model.modules() if m.training] if mode == "eval" else []
-        with preserve_rng(self.device) as rewind:
-            try:
-                for parameter in trainable:
-                    parameter.requires_grad_(False)
-                for module in modules:
-                    module.training = False
-                yield rewind
-            finally:
-                for parameter in trainable:
-                    parameter.requires_grad_(True)
-                for module in modules:
-                    module.training = True
+        return modes.attack_mode(self.model, self.device, mode)
 
-    @contextlib.contextmanager
-    def cached_prefix(self) -> Iterator[None]:
+    def cached_prefix(self) -> contextlib.AbstractContextManager[None]:
         """Run what is before the site once for all forwards inside, which must be of one batch."""
-        with reuse.cached_prefix(self.model, self._place):
-            yield
+        return reuse.cached_prefix(self.model, self._place)
 
-    @contextlib.contextmanager
-    def shared_embedding_gradient(self) -> Iterator[None]:
+    def shared_embedding_gradient(self) -> contextlib.AbstractContextManager[None]:
         """Write the gradient of the embedding table once for all backwards inside.
 
         One process only: DDP waits for the table's gradient in each backward. Compiled models are
         left alone: a hook would have them traced again.
         """
-        if getattr(self.model, "_compiled_call_impl", None) is not None:
-            yield
-            return
-        with reuse.shared_output_gradient(self.model.get_submodule(self._word_site)):
-            yield
-
-    @contextlib.contextmanager
-    def capturing(self) -> Iterator[None]:
-        """Keep what the encoder of every forward inside puts out, for `representation`."""
-        with reuse.captured_output(self.model, self._captured):
-            yield
-
-    def representation(self, batch: Batch) -> Tensor | None:
-        """Return the last captured encoder output, averaged over real tokens, (B, H)."""
-        hidden = self._captured.get("encoder")
-        if hidden is None:
-            return None
-        mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
-        weights = (mask / mask.sum(1, keepdim=True)).to(hidden.dtype)
-        return (hidden * weights.unsqueeze(-1)).sum(1)
+        if reuse.compiled(self.model):
+            return contextlib.nullcontext()
+        return reuse.shared_output_gradient(self.model.get_submodule(self._word_site))
 
     @property
     def device(self) -> torch.device:
@@ -328,11 +279,6 @@ class EmbeddingPort:
             delta = delta * hidden.std(-1, keepdim=True, unbiased=False)
         return hidden + delta
 
-    def take_seen(self) -> Tensor | None:
-        """Return `seen` and forget it."""
-        found, self.seen = self.seen, None
-        return found
-
 
 def wrap(
     model: Any,
@@ -351,24 +297,3 @@ def wrap(
     if isinstance(model, nn.parallel.DistributedDataParallel):
         return EmbeddingPort(model.module, tokenizer, forward=forward or model, site=site)
     return EmbeddingPort(model, tokenizer, forward=forward, site=site)
-
-
-def enable_gradient_checkpointing(model: Any) -> None:
-    """Recompute activations in backward passes, in the form that allows gradients of `delta`."""
-    # Transformers renamed the switch in 5.x and warns about the old name.
-    switch = getattr(model, "activation_checkpointing_enable", None)
-    switch = switch or model.gradient_checkpointing_enable
-    switch({"use_reentrant": False})
-
-
-def _labels(batch: Batch) -> Tensor:
-    if "labels" not in batch:
-        raise DataError("batch", got="no 'labels'", expected="gold labels to attack or train on")
-    return batch["labels"]
-
-
-def _special_ids(tokenizer: Any) -> Tensor | None:
-    """Return the ids to leave alone; an unknown word is a word, so its id is not among them."""
-    if tokenizer is None:
-        return None
-    return torch.tensor(sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}))

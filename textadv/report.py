@@ -190,7 +190,7 @@ class RobustnessReport:
                 "|---|---|---|---|---|",
             ]
             lines += [
-                f"| {_cell(name)} | {_cell(row.get('norm', ''))} | {row.get('epsilon', '')} "
+                f"| {_cell(name)} | {_cell(row.get('norm', ''))} | {_radius(row)} "
                 f"| {row.get('num_steps', '')} | {_rate(row['accuracy'], row.get('interval'))} |"
                 for name, row in self.embedding.items()
             ]
@@ -231,6 +231,11 @@ class RobustnessReport:
 def _interval(pair: Sequence[float]) -> Interval:
     low, high = pair
     return float(low), float(high)
+
+
+def _radius(row: Mapping[str, Any]) -> str:
+    epsilon = row.get("epsilon")
+    return f"{epsilon:.4g}" if isinstance(epsilon, float) else str(epsilon or "")
 
 
 def _number(value: float | None) -> str:

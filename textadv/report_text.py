@@ -53,7 +53,7 @@ def _cascade(cascade: Mapping[str, Any]) -> Iterator[str]:
         f"`{cell(cascade['hash'])}`. {cell(cascade['headline']['text'])}"
     )
     yield ""
-    yield "| track | accuracy under attack | at most | not tried | attacks |"
+    yield "| track | accuracy under attack, at least | at most | not tried | attacks |"
     yield "|---|---|---|---|---|"
     for name, track in cascade["tracks"].items():
         low, high = track["interval"]

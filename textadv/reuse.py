@@ -12,11 +12,22 @@ from torch import Tensor, nn
 from textadv.errors import UnsupportedModelError
 from textadv.sites import Site
 
-__all__ = ["cached_prefix", "captured_output", "read_input", "shared_output_gradient"]
+__all__ = [
+    "cached_prefix",
+    "captured_output",
+    "compiled",
+    "read_input",
+    "shared_output_gradient",
+]
 
 
 class _Reached(Exception):
     """Ends a forward that is only run up to a module."""
+
+
+def compiled(model: nn.Module) -> bool:
+    """Return whether `torch.compile` has taken over the forward."""
+    return getattr(model, "_compiled_call_impl", None) is not None
 
 
 def read_input(layer: nn.Module, site: Site, forward: Callable[[], Any]) -> Tensor:
@@ -44,7 +55,7 @@ def cached_prefix(model: Any, site: Site) -> Iterator[None]:
     All forwards inside must be of the same batch and need no gradient of what is before the site.
     The random state at the site is replayed as well, so dropout above it is the same in each.
     """
-    if not site.prefix or getattr(model, "_compiled_call_impl", None) is not None:
+    if not site.prefix or compiled(model):
         yield
         return
     depth = len(site.prefix) - 1

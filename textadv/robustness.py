@@ -102,7 +102,7 @@ def sweep(
     problem = port.problem_type(examples.labels)
     if problem == "regression":
         raise ConfigError("sweep", got="a regression head", expected="a classifier")
-    if snap and port.at("word") is not port:
+    if snap and not port.on_words:
         raise ConfigError("snap", got="a hidden site", expected="perturbed word embeddings")
     results = []
     for epsilon in epsilons:

@@ -80,7 +80,7 @@ def find_site(model: Any, site: str | None = None) -> Site:
 
     Args:
         model: A Transformers sequence classifier.
-        site: `"word"` (default): output of the layer that embeds the token ids.
+        site: None or `"word"`: output of the layer that embeds the token ids.
             `"embeddings_sum"`: word, position and type embeddings added up, before the embedding
             LayerNorm; where there is none, what the first block reads. `"embeddings_normalized"`:
             the same, with `delta` in standard deviations of each token, which is where SiFT adds

@@ -15,6 +15,8 @@ from textadv.errors import ResourceError, shown
 __all__ = ["Vectors", "load_vectors"]
 
 CHUNK_ROWS = 65536
+# Cosines are rounded, so that they do not depend on which words are asked about together.
+GRID = np.float32(2.0**-20)
 
 
 class Vectors:
@@ -65,6 +67,7 @@ class Vectors:
         best: list[list[tuple[float, int]]] = [[] for _ in known]
         for start in range(0, len(self.words), CHUNK_ROWS):
             cosines = queries @ _unit(self.matrix[start : start + CHUNK_ROWS]).T
+            cosines = np.round(cosines / GRID) * GRID
             keep = min(count + 1, cosines.shape[1])
             limits = -np.partition(-cosines, keep - 1, axis=1)[:, keep - 1]
             for query, limit in enumerate(limits):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.oracles import attacks as first
-from tests.oracles import searches, swaps, toy
+from tests.oracles import bugs, others, populations, searches, swaps, toy, weighted
 from textadv.attacks import ATTACKS, build_attack, run
 from textadv.seeding import python_random
 
@@ -18,27 +18,27 @@ SEED = 3
 ORACLES: dict[str, Callable[..., first.Expected]] = {
     **first.ORACLES,
     "a2t": swaps.a2t,
-    "alzantot": searches.genetic("alzantot"),
+    "alzantot": populations.genetic("alzantot"),
     "bae-i": swaps.bae_i,
     "bae-r": swaps.bae_r,
     "bert-attack": swaps.bert_attack,
-    "checklist": searches.checklist,
-    "clare": searches.clare,
-    "fast-genetic": searches.genetic("fast"),
-    "hard-label": searches.hard_label,
-    "iga": searches.genetic("iga"),
-    "imperceptible-delete": searches.imperceptible("delete"),
-    "imperceptible-homoglyph": searches.imperceptible("homoglyph"),
-    "imperceptible-invisible": searches.imperceptible("invisible"),
-    "imperceptible-reorder": searches.imperceptible("reorder"),
-    "input-reduction": searches.input_reduction,
-    "pruthi": swaps.pruthi,
-    "pso": searches.pso,
-    "pwws": swaps.pwws,
-    "pwws-textattack": swaps.pwws_textattack,
+    "checklist": others.checklist,
+    "clare": others.clare,
+    "fast-genetic": populations.genetic("fast"),
+    "hard-label": populations.hard_label,
+    "iga": populations.genetic("iga"),
+    "imperceptible-delete": others.imperceptible("delete"),
+    "imperceptible-homoglyph": others.imperceptible("homoglyph"),
+    "imperceptible-invisible": others.imperceptible("invisible"),
+    "imperceptible-reorder": others.imperceptible("reorder"),
+    "input-reduction": others.input_reduction,
+    "pruthi": bugs.pruthi,
+    "pso": populations.pso,
+    "pwws": weighted.pwws,
+    "pwws-textattack": weighted.pwws_textattack,
     "synonym-beam": searches.synonym_beam,
     "synonym-best-first": searches.synonym_best_first,
-    "textbugger": swaps.textbugger,
+    "textbugger": bugs.textbugger,
     "textfooler": swaps.textfooler,
     "textfooler-author": swaps.textfooler_author,
     "textfooler-strict": swaps.textfooler_strict,

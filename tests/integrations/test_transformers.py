@@ -11,7 +11,7 @@ import textadv
 from tests.models import make_tokenizer, sentiment_rows
 from textadv.errors import ConfigError
 from textadv.integrations import AdversarialTrainer, AdversarialTrainerMixin
-from textadv.objectives import Adversarial, Clean, FreeAT, FreeLB
+from textadv.objectives import TAVAT, Adversarial, Clean, FreeAT, FreeLB
 from textadv.perturb import FGM, PGD
 from textadv.seeding import torch_generator
 from textadv.testing import tiny_model
@@ -43,9 +43,13 @@ def make_arguments(folder, **options):
         learning_rate=0.1,
         lr_scheduler_type="constant",
         logging_steps=1,
-        save_strategy="no",
         disable_tqdm=True,
-        **{"per_device_train_batch_size": 8, "num_train_epochs": 2, **options},
+        **{
+            "save_strategy": "no",
+            "per_device_train_batch_size": 8,
+            "num_train_epochs": 2,
+            **options,
+        },
     )
 
 
@@ -158,6 +162,17 @@ def test_batches_are_replayed_for_free_adversarial_training(tmp_path):
     assert torch.equal(seen[0], seen[1])
     assert torch.equal(seen[2], seen[3])
     assert seen[0].shape != seen[2].shape or not torch.equal(seen[0], seen[2])
+
+
+def test_what_an_objective_remembers_survives_a_checkpoint(tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+    whole = make_trainer(tmp_path / "run", TAVAT(), **options)
+    whole.train()
+    resumed = make_trainer(tmp_path / "run", TAVAT(), **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert_same(whole.model, resumed.model, 1e-12)
+    for name, value in whole.port_of(whole.model).memory.items():
+        assert torch.equal(resumed.port_of(resumed.model).memory[name], value)
 
 
 def test_memory_and_accumulation_are_refused_together(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -103,6 +105,67 @@ def test_momentum_by_hand_and_without_memory_it_is_pgd():
 
 def test_apgd_checkpoints_grow_closer():
     assert sorted(_checkpoints(100)) == [22, 41, 57, 70, 80, 87, 93, 99]
+
+
+def reference_apgd(port, batch, start, epsilon, steps, marks):
+    """Algorithm 1 for one text at a time, in l2 over the text, with Python numbers."""
+    mask = port.editable(batch).double().unsqueeze(-1)
+    found = []
+    halvings = 0
+    for i in range(len(start)):
+        row = {k: v[i : i + 1] for k, v in batch.items()}
+
+        def look(x, row=row, i=i):
+            leaf = x.clone().requires_grad_()
+            loss = port.loss(port.logits(row, leaf.unsqueeze(0)), row).sum()
+            (g,) = torch.autograd.grad(loss, leaf)
+            return loss.item(), g * mask[i]
+
+        def inside(x):
+            return x * min(1.0, epsilon / max(x.norm().item(), 1e-300))
+
+        x = old = start[i]
+        loss, g = look(x)
+        best, best_loss, best_g = x, loss, g
+        eta, history = 2 * epsilon, [loss]
+        eta_then, best_then = eta, best_loss
+        for k in range(1, steps + 1):
+            z = inside(x + eta * g / g.norm())
+            new = z if k == 1 else inside(x + 0.75 * (z - x) + 0.25 * (x - old))
+            old, x = x, new
+            loss, g = look(x)
+            history.append(loss)
+            if loss > best_loss:
+                best, best_loss, best_g = x, loss, g
+            if k in marks and k < steps:
+                since = len(history) - 1
+                rises = sum(b > a for a, b in itertools.pairwise(history))
+                stalled = rises < 0.75 * since or (eta == eta_then and best_loss == best_then)
+                eta_then, best_then = eta, best_loss
+                if stalled:
+                    halvings += 1
+                    eta, x, old, g, loss = eta / 2, best, best, best_g, best_loss
+                history = [loss]
+        found.append(best)
+    return torch.stack(found), halvings
+
+
+@pytest.mark.parametrize("steps", [1, 2, 20, 40])
+def test_apgd_equals_the_algorithm_one_text_at_a_time(steps):
+    model = tiny_model("bert", num_labels=3).double()
+    port, batch = textadv.wrap(model), full_batch(model)
+    attack = APGD(epsilon=0.8, num_steps=steps)
+    generator = torch.Generator().manual_seed(1)
+    start = attack.start(port.blank(batch), port.editable(batch), generator)
+    expected, halvings = reference_apgd(port, batch, start, 0.8, steps, _checkpoints(steps))
+    found = attack(
+        port,
+        batch,
+        loss=lambda logits: port.loss(logits, batch),
+        generator=torch.Generator().manual_seed(1),
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
+    assert halvings > 0 or steps < 20
 
 
 def test_apgd_keeps_the_best_point_it_has_seen():

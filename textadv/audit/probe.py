@@ -25,8 +25,8 @@ from textadv.validation import mean_token_norm
 __all__ = ["Attacked", "Probe"]
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
-LADDER = tuple(0.05 * 2**step for step in range(8))
-REFINEMENTS = 3
+LADDER = tuple(0.06 * 2.5**step for step in range(6))
+REFINEMENTS = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from torch import Tensor
 
-from textadv.embeddings import OURS, EmbeddingPort, wrap
+from textadv import checkpoint
+from textadv.embeddings import EmbeddingPort, wrap
 from textadv.errors import ConfigError
 from textadv.objectives import Objective, backward
 from textadv.seeding import torch_generator
+from textadv.tokens import OURS
 
 __all__ = ["AdversarialTrainer", "AdversarialTrainerMixin"]
+
+MEMORY = "objective_memory.safetensors"
 
 
 class AdversarialTrainerMixin:
@@ -61,6 +66,7 @@ class AdversarialTrainerMixin:
         self._figures: dict[str, list[Tensor]] = {}
         self._micro_step = 0
         self._replayed: tuple[int, Any] = (0, None)
+        self._memory: dict[str, Tensor] = {}
 
     def port_of(self, model: Any) -> EmbeddingPort:
         """Return the port on the bare model whose weight-updating passes go through `model`."""
@@ -68,6 +74,7 @@ class AdversarialTrainerMixin:
         bare = trainer.accelerator.unwrap_model(model)
         if self._port is None or self._port.model is not bare:
             self._port = wrap(bare, _tokenizer(trainer), forward=model)
+            self._port.memory.update(self._memory)
         self._port.forward = model
         return self._port
 
@@ -119,6 +126,22 @@ class AdversarialTrainerMixin:
             samples = parent.get_batch_samples(epoch_iterator, num_batches, device)
         self._replayed = (left - 1, samples)
         return samples
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Save the optimizer, and beside it what the objective remembers."""
+        parent: Any = super()
+        parent._save_optimizer_and_scheduler(output_dir)
+        if self._port is not None and self._port.memory:
+            checkpoint.save_tensors(self._port.memory, Path(output_dir) / MEMORY)
+
+    def _load_optimizer_and_scheduler(self, folder: str | None) -> None:
+        """Load the optimizer, and what the objective remembered."""
+        parent: Any = super()
+        parent._load_optimizer_and_scheduler(folder)
+        if folder is not None and (Path(folder) / MEMORY).is_file():
+            self._memory = checkpoint.load_tensors(Path(folder) / MEMORY)
+            if self._port is not None:
+                self._port.memory.update(self._memory)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log, with the mean of the objective's figures since the last log."""

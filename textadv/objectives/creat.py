@@ -14,6 +14,7 @@ from textadv.errors import ConfigError
 from textadv.objectives.adversarial import Adversarial
 from textadv.objectives.base import Term
 from textadv.perturb import PGD, Perturbation
+from textadv.reuse import captured_output
 
 __all__ = ["CreAT"]
 
@@ -67,10 +68,10 @@ class CreAT(Adversarial):
         if self._own_anchor:
             with port.attack_mode(self.inner_mode), torch.no_grad():
                 port.logits(batch, inner=True)
-        anchor = _present(port.representation(batch)).detach()
+        anchor = representation(port, batch).detach()
 
         def loss(logits: Tensor) -> Tensor:
-            there = _present(port.representation(batch))
+            there = representation(port, batch)
             moved = 1 - functional.cosine_similarity(there, anchor, dim=-1)
             return port.loss(logits, batch) + self.tau * moved
 
@@ -85,11 +86,13 @@ class CreAT(Adversarial):
         self, port: EmbeddingPort, batch: Batch, generator: torch.Generator
     ) -> Iterator[Term]:
         """Yield what `adversarial` yields, with the encoder's output in view."""
-        with port.capturing():
+        with captured_output(port.model, port.captured):
             yield from super().terms(port, batch, generator)
 
 
-def _present(hidden: Tensor | None) -> Tensor:
-    if hidden is None:
-        raise RuntimeError("no encoder output was captured")
-    return hidden
+def representation(port: EmbeddingPort, batch: Batch) -> Tensor:
+    """Return the last captured encoder output, averaged over real tokens, (B, H)."""
+    hidden = port.captured["encoder"]
+    mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
+    weights = (mask / mask.sum(1, keepdim=True)).to(hidden.dtype)
+    return (hidden * weights.unsqueeze(-1)).sum(1)

@@ -175,7 +175,8 @@ def watch(
     figures = {}
     if monitor is not None and (skipped := monitor.skipped_fraction) is not None:
         figures["skipped_fraction"] = skipped
-    embeds, mask = port.take_seen(), port.editable(batch)
+    embeds, port.seen = port.seen, None
+    mask = port.editable(batch)
     if embeds is None or embeds.shape != delta.shape:
         return figures
     sizes = torch.where(mask, embeds.float().norm(dim=-1), 0.0)

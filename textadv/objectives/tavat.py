@@ -55,6 +55,8 @@ class TAVAT(FreeLB):
         self, port: EmbeddingPort, batch: Batch, mask: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Return `delta` from noise beside `eta` from the table, in the ball together."""
+        if not port.on_words:
+            raise ConfigError("tavat", got=f"site {port.site!r}", expected="the words")
         climb = self._climb
         delta, _ = climb.start(port.blank(batch), mask, generator).chunk(2, -1)
         table = self._table(port, generator)

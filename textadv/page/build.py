@@ -141,7 +141,9 @@ def _curves(runs: Sequence[Results]) -> dict[str, Any]:
     radius_lines = [_radius_line(run.report) for run in radius_runs]
     details = main.report.details or {}
     n = main.report.num_examples
-    curves = list(details["query_curves"].items())[:MOST_LINES]
+    tried = {one.attack for one in main.records if one.status in ("flipped", "survived")}
+    curves = [(name, line) for name, line in details["query_curves"].items() if name in tried]
+    curves = curves[:MOST_LINES]
     norms = [row.get("mean_token_norm") for row in main.report.embedding.values()]
     return {
         "radius_plot": Markup(

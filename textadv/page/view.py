@@ -180,6 +180,11 @@ def _attacks(results: Results) -> Iterator[dict[str, Any]]:
             "budget": "none" if result.query_budget is None else f"{result.query_budget:,}",
             "counts": f"{counts['flipped']} / {counts['survived']} / {counts['unresolved']}",
             "reasons": _reasons(result),
+            "idle": not any(
+                record.attack == name and record.status != "wrong_before"
+                for record in results.records
+            ),
+            "changed": bool(quality),
             "words": _percent(result.modified_word_rate),
             "edits": _number(quality.get("edit_distance")),
             "similarity": f"{quality['similarity']:.2f} / {quality['similarity_p5']:.2f}"
@@ -217,10 +222,15 @@ def _reasons(result: AttackResult) -> str:
 def _tracks(cascade: Mapping[str, Any] | None, n: int) -> Iterator[dict[str, Any]]:
     for name, row in (cascade["tracks"] if cascade else {}).items():
         missing = row["not_tried"]
+        share = _share(row["counts"]["survived"], n)
+        if missing:
+            share["percent"] += f" to {100 * row['at_most']:.1f}"
+            share["width"] = round(min(100 * row["at_most"], 100) - share["low"], 2)
+            share["interval"] = f"{missing} not tried"
         yield {
             "name": name,
-            **_share(row["counts"]["survived"], n),
-            "not_tried": f"{missing}, so at most {_percent(row['at_most'])}" if missing else "0",
+            **share,
+            "not_tried": str(missing),
             "attacks": visible(", ".join(row["attacks"])),
         }
 

@@ -39,7 +39,9 @@ class APGD(Perturbation):
 
     Cost: restarts * (K + 1) inner passes; it is for evaluation.
     Known failure: `"task"` finds no gradient where probabilities saturate; compare with `"margin"`.
-    Source: Croce & Hein, ICML 2020, algorithm 1. There is no pixel box here to clip to.
+    Source: Croce & Hein, ICML 2020, algorithm 1.
+    Deviations: there is no pixel box to clip to; a text that goes back to its best point starts
+    there without momentum; the last gradient is used for one more step.
     """
 
     norm: Norm = "l2"

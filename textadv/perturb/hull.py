@@ -67,6 +67,8 @@ class SynonymHull(Perturbation):
             trainable: Whether the embeddings of the candidates get gradients: in the pass that
                 updates the weights.
         """
+        if not port.on_words:
+            raise ConfigError("synonym-hull", got=f"site {port.site!r}", expected="the words")
         choices = candidates_of(batch, self.table)
         flat = choices.clamp_min(0).flatten(1)
         with torch.set_grad_enabled(trainable):
