@@ -74,7 +74,7 @@ def test_perturbations_reach_the_surface_of_their_ball_and_off_special_tokens(na
     assert not delta.requires_grad
 
 
-@pytest.mark.parametrize("name", ["fgm", "fgsm", "pgd"])
+@pytest.mark.parametrize("name", ["fgm", "fgsm", "pgd", "mim", "carlini-wagner"])
 @pytest.mark.parametrize("architecture", ["bert", "llama"])
 def test_padding_and_order_change_nothing(name, architecture):
     model = tiny_model(architecture).double()

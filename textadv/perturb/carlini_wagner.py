@@ -31,7 +31,7 @@ class CarliniWagner(Perturbation):
         epsilon: Largest l2 norm (over the text) that is looked at, in embedding units.
         num_steps: Adam steps for each c, >= 1.
         search_steps: Values of c that are tried, >= 1.
-        learning_rate: Of Adam, relative to the mean norm of the batch's embeddings.
+        learning_rate: Of Adam, relative to the mean norm of the text's embeddings.
         initial_weight: First c.
         confidence: Margin (kappa) by which the wrong class must win, >= 0.
 
@@ -96,8 +96,9 @@ class CarliniWagner(Perturbation):
         labels = batch["labels"]
         check_inner_loss("margin", port.problem_type(labels))
         mask, blank = port.editable(batch), port.blank(batch)
-        embeds = port.embed(batch)
-        rate = self.learning_rate * embeds.float().norm(dim=-1)[mask].mean().item()
+        token_norms = torch.where(mask, port.embed(batch).to(blank.dtype).norm(dim=-1), 0.0)
+        # Each text climbs in units of its own embeddings: its neighbours change nothing.
+        unit = (token_norms.sum(1) / mask.sum(1).clamp_min(1)).view(-1, 1, 1)
         best = torch.zeros_like(blank)
         best_size = torch.full_like(blank[:, 0, 0], torch.inf)
         low = torch.zeros_like(best_size)
@@ -106,11 +107,12 @@ class CarliniWagner(Perturbation):
         last = best
         with port.attack_mode("eval") as rewind, port.cached_prefix(), torch.enable_grad():
             for _ in range(self.search_steps):
-                delta = torch.zeros_like(blank).requires_grad_()
-                adam = torch.optim.Adam([delta], lr=rate)
+                scaled = torch.zeros_like(blank).requires_grad_()
+                adam = torch.optim.Adam([scaled], lr=self.learning_rate)
                 flipped = torch.zeros_like(best_size, dtype=torch.bool)
                 for _ in range(self.num_steps):
                     rewind()
+                    delta = unit * scaled
                     gap = margin(port.logits(batch, delta, inner=True), labels).to(delta.dtype)
                     size = delta.square().flatten(1).sum(1)
                     won = (gap > self.confidence) if self.confidence else gap > 0
@@ -119,16 +121,16 @@ class CarliniWagner(Perturbation):
                     best_size = torch.where(smaller, size.detach().sqrt(), best_size)
                     best = torch.where(smaller.view(-1, 1, 1), delta.detach(), best)
                     shortfall = (-gap).clamp_min(-self.confidence)
-                    (grad,) = torch.autograd.grad((size + weight * shortfall).sum(), delta)
+                    (grad,) = torch.autograd.grad((size + weight * shortfall).sum(), scaled)
                     if monitor is not None:
                         monitor.record(grad, mask)
-                    delta.grad = torch.where(
+                    scaled.grad = torch.where(
                         (mask & norms.usable(grad, mask, "sequence")[:, None]).unsqueeze(-1),
                         grad,
                         0.0,
                     )
                     adam.step()
-                last = delta.detach()
+                last = unit * scaled.detach()
                 high = torch.where(flipped, torch.minimum(high, weight), high)
                 low = torch.where(flipped, low, torch.maximum(low, weight))
                 weight = torch.where(high.isfinite(), (low + high) / 2, weight * 10)
