@@ -165,6 +165,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, nargs="+", default=[1, 128])
     parser.add_argument("--batch-tokens", type=int)
     parser.add_argument("--max-length", type=int)
+    parser.add_argument("--dtype", default="float32", help="precision of the weights")
     parser.add_argument("--reference", type=Path)
     parser.add_argument("--reference-log", type=Path)
     parser.add_argument("--memory-texts", type=int, default=0)
@@ -172,7 +173,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     victim = ModelVictim.load(
-        arguments.model, batch_tokens=arguments.batch_tokens, max_length=arguments.max_length
+        arguments.model,
+        dtype=arguments.dtype,
+        batch_tokens=arguments.batch_tokens,
+        max_length=arguments.max_length,
     )
     rows = read_rows(arguments.data, arguments.num_examples)
     examples = make_examples([row["text"] for row in rows], [row["label"] for row in rows])
@@ -182,6 +186,7 @@ def main() -> None:
         "attack": arguments.attack,
         "texts": len(rows),
         "threads": arguments.threads,
+        "dtype": arguments.dtype,
         "batch_tokens": victim.batch_tokens,
         "torch": torch.__version__,
         "runs": [],

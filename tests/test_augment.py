@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from tests.oracles import toy
-from textadv.augment import SOURCES, augment_rows, augment_text
+from textadv.augment import SOURCES, adversarial_rows, augment_rows, augment_text
 from textadv.errors import ConfigError, DataError, ResourceError
+from textadv.evaluate import attack
 from textadv.words import Words
 
 ROWS = [{"text": text, "label": at} for at, text in enumerate(toy.texts_and_labels(20)[0])]
@@ -81,3 +82,70 @@ def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
         augment_rows(ROWS, "vectors", fields={"vectors": str(tmp_path / "none.npy")})
     with pytest.raises(DataError, match="row 0, 'body': got None"):
         list(augment_rows(ROWS, "typos", columns=["body"]))
+
+
+def found(**options: Any) -> list[dict[str, Any]]:
+    texts, labels = toy.texts_and_labels(12)
+    rows = [
+        {"id": at, "text": text, "label": label, "extra": [at]}
+        for at, (text, label) in enumerate(zip(texts, labels, strict=True))
+    ]
+    return list(adversarial_rows(rows, toy.victim(), ["deepwordbug", "pruthi"], **options))
+
+
+def test_what_attacks_find_flips_the_model_and_keeps_the_rest() -> None:
+    texts, labels = toy.texts_and_labels(12)
+    copies = found(keep=False)
+    report = attack(toy.victim(), texts, labels, ["deepwordbug", "pruthi"])
+    expected = {
+        (record.id, record.adversarial_text[0])
+        for record in report.records
+        if record.adversarial_text is not None
+    }
+    assert {(str(row["id"]), row["text"]) for row in copies} == expected
+    assert len(copies) == len(expected) > 3
+    for row in copies:
+        scores = toy.scores([row["text"]])[0]
+        assert scores.index(max(scores)) != row["label"] == labels[row["id"]]
+        assert row["extra"] == [row["id"]]
+    both = found()
+    assert [row for row in both if row["text"] in texts] == [
+        {"id": at, "text": text, "label": labels[at], "extra": [at]}
+        for at, text in enumerate(texts)
+    ]
+    assert [row for row in both if row["text"] not in texts] == copies
+
+
+def test_more_copies_are_more_texts_each_once_with_ids_of_their_own() -> None:
+    once, thrice = found(keep=False), found(keep=False, copies=3)
+    assert {row["text"] for row in once} < {row["text"] for row in thrice}
+    assert len({(row["id"], row["text"]) for row in thrice}) == len(thrice)
+    names = [row["id"] for row in found(copies=3, id_column="id")]
+    assert len(set(names)) == len(names)
+    assert all(isinstance(name, str) for name in names)
+    assert {"0", "1", "1-1"} & set(names)
+
+
+def test_adversarial_rows_refuse_bad_input_before_the_first_query() -> None:
+    def never(texts: list[str]) -> None:
+        raise AssertionError("asked")
+
+    def made(rows: list[dict[str, Any]], **options: Any) -> None:
+        list(adversarial_rows(rows, never, ["deepwordbug"], **options))
+
+    with pytest.raises(DataError, match=r"row 1, 'label': got None, expected a label"):
+        made([{"text": "a", "label": 0}, {"text": "b"}])
+    with pytest.raises(DataError, match=r"row 0, 'text': got 3, expected a string"):
+        made([{"text": 3, "label": 0}])
+    with pytest.raises(ConfigError, match="copies 0"):
+        made([{"text": "a", "label": 0}], copies=0)
+    with pytest.raises(DataError, match="got none, expected at least one"):
+        made([])
+    with pytest.raises(ConfigError, match="did you mean 'pruthi'"):
+        list(adversarial_rows([{"text": "a", "label": 0}], never, ["pruhti"]))
+
+
+def test_copies_of_random_edits_get_ids_of_their_own() -> None:
+    rows = [{"id": "x", "text": "a fine film"}, {"id": None, "text": "a fine film"}]
+    names = [row["id"] for row in augment_rows(rows, "typos", copies=2, id_column="id")]
+    assert names == ["x", "x-1", "x-2", None, None, None]

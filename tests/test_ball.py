@@ -68,12 +68,24 @@ def test_every_iterate_counts_the_clean_text_too(linear):
 def test_the_smallest_radius_that_breaks_is_that_of_the_closed_form(linear):
     port, rows, clean, speed = linear
     radii = [0.1, 0.3, 0.9, 2.7]
-    found = broken_at(port, rows, radii[::-1], num_steps=3, batch_size=7)
+    by_place = dict(broken_at(port, rows, radii[::-1], num_steps=3, batch_size=7))
+    found = [by_place[place] for place in range(24)]
     for margin, place in zip(clean.tolist(), found, strict=True):
         wanted = next((r for r in [0.0, *radii] if margin <= r * speed), None)
         assert place == wanted
     assert found[0] == 0.0
     assert None in found or len(set(found)) > 3
+
+
+def test_what_comes_out_does_not_depend_on_what_is_skipped(linear):
+    port, rows, _, _ = linear
+    options = {"num_steps": 2, "restarts": 3, "batch_size": 7, "seed": 5}
+    whole = list(broken_at(port, rows, [0.1, 0.5], **options))
+    assert sorted(place for place, _ in whole) == list(range(24))
+    for done in (7, 10, 21):
+        skip = {place for place, _ in whole[:done]}
+        rest = list(broken_at(port, rows, [0.1, 0.5], skip=skip, **options))
+        assert rest == whole[7 * (done // 7) :]
 
 
 def test_a_graph_that_does_not_reach_the_point_has_a_zero_gradient():

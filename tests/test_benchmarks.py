@@ -26,7 +26,7 @@ def run(script, tmp_path, *arguments):
 def test_objectives(tmp_path):
     arguments = ("--methods", "fgm,freelb-3,r3f", "--rounds", "3", "--batch-size", "4")
     found = run("bench_objectives.py", tmp_path, *arguments)
-    assert found["methods"].keys() == {"plain", "clean", "fgm", "freelb-3", "r3f"}
+    assert found["methods"].keys() == {"plain", "plain-inner", "clean", "fgm", "freelb-3", "r3f"}
     assert found["environment"]["threads"] >= 1
     for row in found["methods"].values():
         assert row["seconds"] > 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -8,8 +9,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from tests.results import toy_results
 from textadv.card import escape, render_card
-from textadv.errors import DataError
+from textadv.errors import DataError, TextAdvError
 from textadv.metrics import wilson_interval
 
 RECIPE = {
@@ -209,7 +211,7 @@ def test_yaml_of_a_run_is_never_executed(tmp_path):
     canary = tmp_path / "canary"
     run = write_run(tmp_path / "run")
     (run / "recipe.yaml").write_text(f"a: !!python/object/apply:os.mkdir ['{canary}']")
-    with pytest.raises(DataError, match=r"recipe\.yaml: got "):
+    with pytest.raises(TextAdvError, match=r"recipe\.yaml: .*expected plain YAML"):
         render_card(run)
     assert not canary.exists()
 
@@ -300,7 +302,7 @@ def test_a_report_that_contradicts_itself_is_refused(tmp_path, change, message):
     [
         ("recipe.yaml", None, "recipe.yaml: got no such file"),
         ("recipe.yaml", "- a", "recipe.yaml: got list, expected a mapping"),
-        ("recipe.yaml", "a: [", "recipe.yaml: got "),
+        ("recipe.yaml", "a: [", "recipe.yaml: line 1: got "),
         ("report.json", '{"a"', "report.json: got "),
         ("report.json", b"\xff", "report.json: got "),
         ("metrics.jsonl", '{"step": 1}\n{"st', "metrics.jsonl, last line: got "),
@@ -313,6 +315,49 @@ def test_damaged_files_are_named(tmp_path, name, content, message):
         path.unlink()
     else:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(TextAdvError, match=message) as caught:
         render_card(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+AUDIT = {
+    "verdict": "SUPPORTED WITH FLAGS",
+    "num_examples": 60,
+    "findings": [
+        {"rule": rule, "title": title, "outcome": outcome, "figure": figure, "advice": "more"}
+        for rule, title, outcome, figure in (
+            ("A1", "the model", "PASS", "fine"),
+            ("A26", "the sample", "FLAG", "200 <b> examples"),
+        )
+    ],
+}
+
+
+def test_the_audit_is_in_the_card_with_what_did_not_pass(tmp_path):
+    without = body(render_card(write_run(tmp_path)))
+    assert "No audit tried to show" in without
+    assert "No person checked" in without
+    text = body(render_card(write_run(tmp_path, {**REPORT, "audit": AUDIT})))
+    assert "2 checks that could have shown these figures wrong, on 60 examples" in text
+    assert "**SUPPORTED WITH FLAGS**" in text
+    assert "- FLAG A26, the sample: 200 " in text
+    assert "<b>" not in text
+    assert "A1," not in text
+    assert "No audit tried" not in text
+    refuted = {**AUDIT, "verdict": "NOT SUPPORTED"}
+    text = body(render_card(write_run(tmp_path, {**REPORT, "audit": refuted})))
+    assert "The audit refutes these figures" in text
+    with pytest.raises(DataError, match="verdict"):
+        render_card(write_run(tmp_path, {**REPORT, "audit": {**AUDIT, "verdict": "FINE"}}))
+
+
+def test_an_audit_of_other_records_is_not_published(tmp_path):
+    results = toy_results(n=30)
+    audit = {**AUDIT, "records": results.digest}
+    write_run(tmp_path, dataclasses.replace(results.report, audit=audit).to_dict())
+    lines = [record.to_line() for record in results.records]
+    (tmp_path / "records.jsonl").write_text("".join(lines))
+    assert "**SUPPORTED WITH FLAGS**" in render_card(tmp_path)
+    other = dataclasses.replace(results.records[0], num_queries=999).to_line()
+    (tmp_path / "records.jsonl").write_text("".join([other, *lines[1:]]))
+    assert "No audit tried" in render_card(tmp_path)

@@ -209,3 +209,37 @@ def test_the_embedding_track_falls_with_the_radius_and_is_recorded(tiny, tmp_pat
     again = evaluate_cascade(victim, examples, cascade, tmp_path, tracks=["char", "embedding"])
     assert again == report
     assert load_results(tmp_path).groups["embedding"] == ("pgd-l2-0.4",)
+
+
+def test_the_command_that_repeats_a_run_is_in_its_report(tiny, tmp_path):
+    victim, examples = tiny
+    (tmp_path / "my data.jsonl").write_text("")
+    names = {"model": str(tmp_path), "data": str(tmp_path / "my data.jsonl")}
+    options = {"num_examples": 3, "seed": 4, **names}
+    (command,) = evaluate_cascade(victim, examples, "quick-v1", **options).commands
+    assert command == (
+        f"textadv evaluate {tmp_path} --data '{tmp_path}/my data.jsonl' --cascade quick-v1 "
+        f"--num-examples 3 --seed 4 --max-length {victim.max_length}"
+    )
+    stated = evaluate_cascade(victim, examples, "quick-v1", commands=["make"], **options)
+    assert stated.commands == ("make",)
+    for other in ({"model": "some/hub-model"}, {"tracks": ["char"]}):
+        assert evaluate_cascade(victim, examples, "quick-v1", **{**options, **other}).commands == ()
+
+
+def test_an_interrupted_embedding_track_goes_on_where_it_was_stopped(tiny, tmp_path):
+    victim, examples = tiny
+    cascade = dataclasses.replace(SMALL, ball=Ball(radii=(0.01, 0.4), reference=0.4, num_steps=2))
+    options = {"tracks": ["embedding"], "seed": 3}
+    whole = evaluate_cascade(victim, examples, cascade, tmp_path / "whole", **options)
+    lines = (tmp_path / "whole" / "records.jsonl").read_text().splitlines(keepends=True)
+    assert len(lines) == 2 * len(examples)
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "records.jsonl").write_text("".join(lines[:3]))
+    header = "records.jsonl.header.json"
+    (tmp_path / "part" / header).write_bytes((tmp_path / "whole" / header).read_bytes())
+    again = evaluate_cascade(victim, examples, cascade, tmp_path / "part", **options)
+    assert again == whole
+    assert sorted((tmp_path / "part" / "records.jsonl").read_text().splitlines()) == sorted(
+        line.strip() for line in lines
+    )

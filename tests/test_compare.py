@@ -33,7 +33,9 @@ def test_a_large_difference_has_a_winner_and_the_row_is_the_count_by_hand():
     assert found.winner() == "strong"
     assert "strong is more accurate under a" in str(found)
     assert found.winner("clean") is None
-    assert "examples that both models have right, a flips" in str(found)
+    assert "examples that both models have right, " in str(found)
+    assert "are flipped under a" in str(found)
+    assert max(map(len, str(found).splitlines()[:8])) <= 80
     assert json.loads(json.dumps(found.to_dict()))["winner"] == "strong"
 
 
@@ -58,6 +60,7 @@ def test_equal_models_and_small_samples_say_so():
     assert "A difference of 0 needs no further examples" in found.verdict
     assert "no split would be significant" in found.verdict
     assert "preliminary" in str(found)
+    assert found.verdict.startswith("Preliminary, 60 examples: no winner under a")
     assert "both results name the same model" in str(found)
     large = made({"a": statuses(100)})
     assert "preliminary" not in str(compare_results(large, large))

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textadv import counterfit as module
-from textadv.counterfit import Counterfit, counterfit, make_counterfit, read_pairs
+from textadv.counterfit import Counterfit, counterfit, fit_of, make_counterfit, read_pairs
 from textadv.errors import ConfigError, DataError, OutputExistsError
-from textadv.vectors import load_vectors
+from textadv.vectors import Vectors, load_vectors
 
 
 def slow(
@@ -129,3 +129,30 @@ def test_bad_lists_and_settings_are_one_clear_line(tmp_path: Path) -> None:
         read_pairs([tmp_path / "bad.txt"])
     with pytest.raises(ConfigError, match=r"counterfit.radius: got -1"):
         Counterfit(radius=-1)
+
+
+def test_figures_of_a_fit_are_those_of_its_pairs() -> None:
+    words = ["hot", "warm", "cold", "chair"]
+    old = Vectors(words, np.array([[1.0, 0.1, 0], [0.2, 1, 0], [1, 0, 0], [0, 0, 1]]))
+    synonyms = [("hot", "warm"), ("warm", "hot"), ("hot", "cold"), ("hot", "fiery"), ("hot", "hot")]
+    antonyms = [("cold", "hot")]
+    new = Vectors(words, counterfit(words, old.matrix, synonyms, antonyms))
+    found = fit_of(old, new, synonyms, antonyms)
+    assert (found.words, found.moved, found.synonyms, found.antonyms) == (4, 3, 1, 1)
+    for pair, cosines in (
+        (("hot", "warm"), found.synonym_cosine),
+        (("hot", "cold"), found.antonym_cosine),
+    ):
+        assert cosines == pytest.approx((old.cosine(*pair), new.cosine(*pair)), abs=1e-6)
+    kept = [old.vector(word) @ new.vector(word) for word in words]
+    assert found.kept == pytest.approx(np.mean(kept), abs=1e-6)
+    assert fit_of(old, old, [], []).moved == 0
+    assert fit_of(old, old, [], []).synonym_cosine is None
+
+
+def test_lists_that_cannot_be_read_are_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.txt: got no such file"):
+        read_pairs([tmp_path / "none.txt"])
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 bar\n")
+    with pytest.raises(DataError, match=r"latin\.txt byte 3: got not UTF-8"):
+        read_pairs([tmp_path / "latin.txt"])

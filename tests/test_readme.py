@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from textadv.cli import _parser
+from textadv.cli.arguments import make_parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,7 +27,7 @@ def test_the_code_blocks_run_in_order(capsys):
 
 def test_the_commands_exist():
     commands = set(re.findall(r"(?:`|^)textadv (\w+)", README, flags=re.MULTILINE))
-    parsers = next(a for a in _parser()._actions if a.dest == "command").choices
+    parsers = next(a for a in make_parser()._actions if a.dest == "command").choices
     assert commands <= set(parsers), commands - set(parsers)
 
 

@@ -9,6 +9,8 @@ import pytest
 from textadv.errors import DataError
 from textadv.report import AttackResult, RobustnessReport
 
+COUNTS = {"wrong_before": 20, "flipped": 139, "survived": 40, "unresolved": 1}
+
 
 def report(n: int = 200) -> RobustnessReport:
     return RobustnessReport(
@@ -26,14 +28,19 @@ def report(n: int = 200) -> RobustnessReport:
                 mean_queries=31.25,
                 median_queries=28.0,
                 query_budget=2000,
-                counts={"wrong_before": 20, "flipped": 139, "survived": 40, "unresolved": 1},
+                counts=COUNTS,
                 reasons={"no_candidates": 1},
                 modified_word_rate=0.125,
                 config={"class": "DeepWordBug", "max_distance": 30},
                 config_hash="abc",
             )
         },
-        worst_case={"accuracy": 0.2, "interval": (0.15, 0.26), "counts": {}, "attacks": ["a", "b"]},
+        worst_case={
+            "accuracy": 0.2,
+            "interval": (0.15, 0.26),
+            "counts": COUNTS,
+            "attacks": ["a", "b"],
+        },
         embedding={
             "pgd": {
                 "norm": "l2",

@@ -61,7 +61,7 @@ def test_sweep_of_a_linear_model_is_exact():
 def test_minimal_norms_of_a_linear_model_are_within_one_percent():
     port, encoded = examples(MeanPooledLinear())
     exact = linear_margins(port, encoded)
-    attack = CarliniWagner(num_steps=200, search_steps=9, learning_rate=0.01, epsilon=100.0)
+    attack = CarliniWagner(num_steps=500, search_steps=11, learning_rate=0.005, epsilon=100.0)
     found = minimal_norms(port, encoded, attack)
     assert (found.norms >= exact * (1 - 1e-6)).all()
     torch.testing.assert_close(found.norms.double(), exact, rtol=1e-2, atol=1e-3)

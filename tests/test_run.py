@@ -161,7 +161,7 @@ def test_other_heads_train_and_are_not_attacked(task, recipe, tmp_path):
 
 def test_cut_texts_are_mentioned(recipe, tmp_path):
     recipe["data"]["max_length"] = 6
-    assert any("cut at 6 tokens" in note for note in run(recipe, tmp_path).notes)
+    assert any("more than 6 tokens and are cut" in note for note in run(recipe, tmp_path).notes)
 
 
 @pytest.mark.parametrize("name", ["sst2-fgm", "sst2-freelb"])

@@ -9,8 +9,8 @@ from textadv.single import attack_one
 
 def test_one_text_under_several_attacks() -> None:
     texts, labels = toy.texts_and_labels(12)
-    found = attack_one(toy.victim(), texts[1], labels[1], ["deepwordbug", "pruthi"])
-    assert [one.record.attack for one in found] == ["deepwordbug", "pruthi"]
+    found = attack_one(toy.victim(), texts[1], labels[1], ["pruthi", "deepwordbug"])
+    assert [one.record.attack for one in found] == ["pruthi", "deepwordbug"]
     flipped = [one for one in found if one.record.status == "flipped"]
     assert flipped
     for one in flipped:

@@ -275,7 +275,7 @@ def test_non_finite_gradients_never_reach_the_weights(tmp_path):
         return output
 
     model.classifier.register_forward_hook(poison)
-    with pytest.raises(NonFiniteError, match="3 steps in a row"):
+    with pytest.raises(NonFiniteError, match="3 such steps in a row"):
         trainer.fit()
     assert len(seen) == 3
     assert all(torch.equal(start[k], v) for k, v in model.state_dict().items())

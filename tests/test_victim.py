@@ -246,6 +246,23 @@ def test_probabilities_become_logits_with_the_same_margins() -> None:
     assert torch.isfinite(sure).all()
 
 
+@pytest.mark.parametrize(
+    ("value", "options", "message"),
+    [
+        ([["a", "b"]], {}, "victim scores: got list .*expected one row of numbers"),
+        (None, {}, "got NoneType None"),
+        ([[1.0, 2.0], [1.0]], {}, "one row of numbers per text"),
+        ([[-3.0, 5.0]], {"scores": "probabilities"}, "numbers from -3 to 5, expected probabil"),
+    ],
+)
+def test_scores_of_the_wrong_kind_end_a_run(value: Any, options: Any, message: str) -> None:
+    victim = CallableVictim(lambda texts: value, **options)
+    with pytest.raises(DataError, match=message):
+        victim.logits([("a",)])
+    with pytest.raises(DataError, match=message):
+        attack(victim, ["a good film"], [0])
+
+
 @pytest.mark.parametrize("width", [1, 64])
 def test_attack_on_a_model_is_the_same_at_any_width_and_budget(width: int) -> None:
     texts = [

@@ -1,4 +1,4 @@
-"""Perturbed copies of texts, for training: random edits, without a model under attack."""
+"""Perturbed copies of texts, for training: random edits, or what attacks on a model find."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from textadv.attacks import Record, build_attack, run
 from textadv.attacks.candidates import SynonymLattice
 from textadv.attacks.chars import all_typos, lookalikes, slips
 from textadv.attacks.checklist import CheckListInvariance
 from textadv.attacks.constraints import attackable
+from textadv.attacks.examples import check_examples, make_examples
 from textadv.attacks.services import answer_services
 from textadv.errors import ConfigError, DataError, shown, unknown_name
 from textadv.seeding import python_random
+from textadv.victim import as_victim, label_ids
 from textadv.words import Words
 
-__all__ = ["SOURCES", "augment_rows", "augment_text"]
+__all__ = ["SOURCES", "adversarial_rows", "augment_rows", "augment_text"]
 
 Perturb: TypeAlias = Callable[[Words, int, random.Random], Words]
 """Edits up to a number of words of a text."""
@@ -32,6 +35,7 @@ def augment_rows(
     seed: int = 0,
     keep: bool = True,
     fields: Mapping[str, Any] | None = None,
+    id_column: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     r"""Yield every row and behind it its perturbed copies; labels and other columns stay.
 
@@ -47,6 +51,7 @@ def augment_rows(
         seed: Where the random streams derive from.
         keep: Whether the originals are yielded too.
         fields: Settings of the source, such as the paths of its resources.
+        id_column: Column whose values become strings, those of copies with `-1`, `-2`, ... added.
 
     Raises:
         ConfigError: An unknown source or field, or a number out of range.
@@ -62,7 +67,83 @@ def augment_rows(
             "augment", got=f"copies {copies}, rate {rate}", expected="copies >= 1, 0 < rate <= 1"
         )
     perturb = _source(source, fields or {})
-    return _augmented(rows, perturb, tuple(columns), copies, rate, seed, keep)
+    return _augmented(rows, perturb, tuple(columns), copies, rate, seed, keep, id_column)
+
+
+def adversarial_rows(
+    rows: Sequence[Mapping[str, Any]],
+    model: Any,
+    attacks: Sequence[str | Mapping[str, Any]],
+    *,
+    columns: Sequence[str] = ("text",),
+    labels: Sequence[int | str] | None = None,
+    copies: int = 1,
+    seed: int = 0,
+    keep: bool = True,
+    query_budget: int | None = 2000,
+    editable: Sequence[int] | None = None,
+    id_column: str | None = None,
+    progress: Callable[[Record], None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield every row and behind it the texts with which attacks flip a model.
+
+    A row that the model gets wrong, or that no attack flips, has no copies; a text that is found
+    twice is kept once.
+
+    Args:
+        rows: The data.
+        model: What `textadv.victim.as_victim` takes.
+        attacks: Names, or mappings with a `name` and fields.
+        columns: The one or two columns with the text.
+        labels: Gold labels; by default the column `label`.
+        copies: Times each attack is run, each with a seed of its own: most that draw nothing find
+            the same text again.
+        seed: The first of these seeds.
+        keep: Whether the originals are yielded too.
+        query_budget: Most queries per row, attack and copy.
+        editable: Positions in `columns` that attacks may edit; all by default.
+        id_column: Column whose values become strings, those of copies with `-1`, `-2`, ... added.
+        progress: Called with the record of each attack on each row.
+
+    Raises:
+        TextAdvError: For anything wrong with model, rows, attacks or their resources, before the
+            first query.
+
+    Example:
+        >>> def scores(texts):
+        ...     return [[2.0 * ("good" in text) - 1.0, 0.0] for text in texts]
+        >>> rows = [{"text": "a good film", "label": 0}, {"text": "dull", "label": 1}]
+        >>> [row["label"] for row in adversarial_rows(rows, scores, ["deepwordbug"])]
+        [0, 0, 1]
+    """
+    if copies < 1:
+        raise ConfigError("augment", got=f"copies {copies}", expected="copies >= 1")
+    for number, row in enumerate(rows):
+        _check_row(number, row, columns if labels is not None else [*columns, "label"], columns)
+    victim = as_victim(model)
+    gold = labels if labels is not None else [row["label"] for row in rows]
+    texts = [[row[column] for column in columns] for row in rows]
+    examples = make_examples(texts, label_ids(victim, gold), editable=editable)
+    check_examples(victim, examples)
+    built = {}
+    for spec in attacks:
+        fields = {"name": spec} if isinstance(spec, str) else dict(spec)
+        name = str(fields.pop("name"))
+        built[name] = build_attack(name, fields)
+    found: dict[str, list[tuple[int, str, tuple[str, ...]]]] = {one.id: [] for one in examples}
+    for copy in range(copies):
+        for record in run(built, victim, examples, query_budget=query_budget, seed=seed + copy):
+            if progress is not None:
+                progress(record)
+            if record.status == "flipped" and record.adversarial_text is not None:
+                found[record.id].append((copy, record.attack, record.adversarial_text))
+    for row, example in zip(rows, examples, strict=True):
+        if keep:
+            yield _renamed(row, id_column)
+        distinct = dict.fromkeys(text for _, _, text in sorted(found[example.id]))
+        for number, text in enumerate(distinct, start=1):
+            changed = dict(zip(columns, text, strict=True))
+            yield _renamed({**row, **changed}, id_column, number)
 
 
 def augment_text(
@@ -87,22 +168,40 @@ def _augmented(
     rate: float,
     seed: int,
     keep: bool,
+    id_column: str | None,
 ) -> Iterator[dict[str, Any]]:
     for number, row in enumerate(rows):
-        for column in columns:
-            if not isinstance(row.get(column), str):
-                raise DataError(
-                    f"row {number}, {shown(column)}",
-                    got=shown(row.get(column)),
-                    expected="a string",
-                )
+        _check_row(number, row, columns, columns)
         if keep:
-            yield dict(row)
+            yield _renamed(row, id_column)
         for copy in range(copies):
             rng = python_random(seed, "augment", number, copy)
             changed = {column: _perturbed(row[column], perturb, rate, rng) for column in columns}
             if any(changed[column] != row[column] for column in columns):
-                yield {**row, **changed}
+                yield _renamed({**row, **changed}, id_column, copy + 1)
+
+
+def _check_row(
+    number: int, row: Mapping[str, Any], columns: Sequence[str], texts: Sequence[str]
+) -> None:
+    """Refuse a row without one of the columns, or with a text that is no string."""
+    for column in columns:
+        if row.get(column) is None or (column in texts and not isinstance(row[column], str)):
+            raise DataError(
+                f"row {number}, {shown(column)}",
+                got=shown(row.get(column)),
+                expected="a string" if column in texts else "a label",
+            )
+
+
+def _renamed(
+    row: Mapping[str, Any], id_column: str | None, copy: int | None = None
+) -> dict[str, Any]:
+    """Return a row whose id, if it has one, is that of the original or of a copy."""
+    if id_column is None or row.get(id_column) is None:
+        return dict(row)
+    suffix = "" if copy is None else f"-{copy}"
+    return {**row, id_column: f"{row[id_column]}{suffix}"}
 
 
 def _perturbed(text: str, perturb: Perturb, rate: float, rng: random.Random) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -96,33 +96,45 @@ def broken_at(
     restarts: int = 1,
     batch_size: int = 64,
     seed: int = 0,
-) -> list[float | None]:
-    """Return for each example the smallest radius at which it is misclassified.
+    skip: Container[int] = frozenset(),
+) -> Iterator[tuple[int, float | None]]:
+    """Yield each example with the smallest radius at which it is misclassified.
 
     0 means wrong before any perturbation, None that it stands at every radius. Radii are climbed in
-    order and a broken example is not attacked again: a larger ball holds the smaller one.
+    order and a broken example is not attacked again: a larger ball holds the smaller one. Examples
+    come batch by batch; batches and random starts do not depend on what is skipped.
+
+    Args:
+        port: The wrapped model.
+        examples: Encoded examples with one class each.
+        radii: In embedding units.
+        num_steps: Gradient steps per start.
+        restarts: Starts.
+        batch_size: Texts attacked at once.
+        seed: Of the random starts.
+        skip: Places of examples; a batch of these alone is left out.
     """
-    found: list[float | None] = [None] * len(examples)
-    left = list(range(len(examples)))
-    for radius in (0.0, *sorted(radii)):
-        standing = []
-        for indices, batch in batches(port, examples, left, batch_size):
-            stream = torch_generator(port.device, seed, "ball", examples.ids[indices[0]])
+    places = [[*indices] for indices, _ in batches(port, examples, None, batch_size)]
+    for indices in places:
+        if all(index in skip for index in indices):
+            continue
+        stream = torch_generator(port.device, seed, "ball", examples.ids[indices[0]])
+        left = list(indices)
+        for radius in (0.0, *sorted(radii)):
+            if not left:
+                break
             lowest = climb(
                 port,
-                batch,
+                examples.batch(left, port.device),
                 radius,
                 num_steps=num_steps if radius else 0,
                 restarts=restarts if radius else 1,
                 generator=stream,
             )
-            for index, margin in zip(indices, lowest.tolist(), strict=True):
-                if margin > 0:
-                    standing.append(index)
-                else:
-                    found[index] = radius
-        left = sorted(standing)
-    return found
+            margin = dict(zip(left, lowest.tolist(), strict=True))
+            yield from ((index, radius) for index in left if margin[index] <= 0)
+            left = [index for index in left if margin[index] > 0]
+        yield from ((index, None) for index in left)
 
 
 def batches(

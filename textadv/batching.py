@@ -11,8 +11,12 @@ import torch
 from torch import Tensor
 
 from textadv.seeding import derive
+from textadv.training import TrainingConfig
 
-__all__ = ["Encoded", "MicroBatches", "plan_epoch", "plan_evaluation"]
+__all__ = ["Encoded", "MicroBatches", "Share", "plan_epoch", "plan_evaluation"]
+
+# Number, examples and weight of each micro-batch of one process in a step.
+Share = list[tuple[int, list[int], float]]
 
 CHUNK = 1_000
 BUCKET_BATCHES = 50
@@ -179,7 +183,20 @@ class MicroBatches:
         self._epoch: int | None = None
         self._plan: list[list[int]] = []
 
-    def __getitem__(self, step: int) -> list[tuple[int, list[int], float]]:
+    @classmethod
+    def of(cls, lengths: np.ndarray, config: TrainingConfig, accelerator: Any) -> MicroBatches:
+        """Deal as the `training` block says, to the processes of an `accelerate.Accelerator`."""
+        return cls(
+            lengths,
+            batch_size=config.batch_size,
+            accumulation=config.gradient_accumulation_steps,
+            seed=config.seed,
+            length_bucketing=config.length_bucketing,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+        )
+
+    def __getitem__(self, step: int) -> Share:
         """Return this process's share of a step: number, examples and weight of each micro-batch.
 
         Weights make the mean over processes of the weighted sums the mean over all examples of the

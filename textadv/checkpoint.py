@@ -15,7 +15,9 @@ import torch
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
-from textadv.errors import CheckpointError
+from textadv.adapters import trained_weights
+from textadv.errors import CheckpointError, shown
+from textadv.files import path_problem, read_json
 
 __all__ = [
     "folders",
@@ -24,6 +26,7 @@ __all__ = [
     "load_tensors",
     "load_weights",
     "prune",
+    "replace",
     "save",
     "save_optimizer",
     "save_tensors",
@@ -39,31 +42,44 @@ MANIFEST = "manifest.json"
 def save(folder: Path, write: Callable[[Path], None], *, manifest: bool = True) -> None:
     """Let `write` fill a hidden directory, then make it `folder` in one step.
 
-    Every file and the directory are flushed to disk before the rename, and the manifest with the
-    size and SHA-256 of each file is written last, so a directory that verifies is whole.
+    The manifest with the size and SHA-256 of each file is written last and every file and the
+    directory are flushed to disk before the rename, so a directory that verifies is whole. If
+    anything fails, what was there before stays, and nothing else.
     """
-    staging = folder.with_name(f".{folder.name}.tmp")
+    staging = _beside(folder, "tmp")
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    write(staging)
-    if manifest:
-        _write_manifest(staging)
-    for path in (*staging.iterdir(), staging):
-        _sync(path)
+    try:
+        staging.mkdir(parents=True)
+        write(staging)
+        if manifest:
+            _write_manifest(staging)
+        for path in (*staging.iterdir(), staging):
+            _sync(path)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
     if folder.exists():
-        shutil.rmtree(folder)
-    staging.rename(folder)
+        # Until the new one has the name, `latest` finds the old one under its hidden name.
+        old = _beside(folder, "old")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+        staging.rename(folder)
+        shutil.rmtree(old)
+    else:
+        staging.rename(folder)
     _sync(folder.parent)
 
 
 def latest(parent: Path) -> Path | None:
     """Return the newest checkpoint that verifies; damaged ones are set aside and named in the log.
 
+    What a killed save left unfinished is cleared away first.
+
     Raises:
-        CheckpointError: If there are checkpoints and none verifies.
+        CheckpointError: If there are, or were, checkpoints and none verifies.
     """
-    found = folders(parent)
-    for folder in reversed(found):
+    _clear(parent)
+    for folder in reversed(folders(parent)):
         fault = _fault(folder)
         if fault is None:
             return folder
@@ -71,10 +87,11 @@ def latest(parent: Path) -> Path | None:
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
         logger.warning("checkpoint %s is damaged (%s): set aside as %s", folder, fault, aside.name)
-    if found:
+    damaged = len(list(parent.glob("damaged-step-*")))
+    if damaged:
         raise CheckpointError(
             str(parent),
-            got=f"{len(found)} checkpoints, all damaged",
+            got=f"{damaged} checkpoints, all damaged",
             expected="one that verifies",
             fix="start again in a new directory",
         )
@@ -82,9 +99,12 @@ def latest(parent: Path) -> Path | None:
 
 
 def prune(parent: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints."""
+    """Delete all but the newest `keep` checkpoints, each in one step."""
     for folder in folders(parent)[:-keep]:
-        shutil.rmtree(folder)
+        gone = _beside(folder, "gone")
+        shutil.rmtree(gone, ignore_errors=True)
+        folder.rename(gone)
+        shutil.rmtree(gone)
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
@@ -100,7 +120,7 @@ def save_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
                 plain.setdefault(str(index), {})[name] = value
     save_file(tensors, folder / "optimizer.safetensors")
     settings = {"groups": state["param_groups"], "plain": plain}
-    write_text(folder / "optimizer.json", json.dumps(settings))
+    (folder / "optimizer.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
@@ -126,26 +146,58 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def save_weights(model: nn.Module, file: Path) -> None:
-    """Write weights, tied ones once."""
+    """Write weights, tied ones once; of a model with adapters only what is trained."""
+    if (trained := trained_weights(model)) is not None:
+        save_tensors(trained, file)
+        return
     save_model(model, str(file))
 
 
 def load_weights(model: nn.Module, file: Path) -> None:
     """Read weights back into a model of the same shape."""
+    if (trained := trained_weights(model)) is not None:
+        for name, tensor in load_tensors(file).items():
+            trained[name].copy_(tensor)
+        return
     load_model(model, str(file))
+
+
+def replace(file: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a hidden file, then make it `file` in one step."""
+    aside = _beside(file, "tmp")
+    try:
+        write(aside)
+        _sync(aside)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    aside.replace(file)
+    _sync(file.parent)
 
 
 def write_text(file: Path, text: str) -> None:
     """Replace a text file in one step."""
-    aside = file.with_name(f".{file.name}.tmp")
-    aside.write_text(text, encoding="utf-8")
-    _sync(aside)
-    aside.replace(file)
+    replace(file, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def folders(parent: Path) -> list[Path]:
     """Return all checkpoints, oldest first."""
     return sorted(path for path in parent.glob("step-*") if path.is_dir())
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f".{path.name}.{suffix}")
+
+
+def _clear(parent: Path) -> None:
+    """Give replaced checkpoints without a successor their name back; delete other leftovers."""
+    for old in parent.glob(".step-*.old"):
+        folder = parent / old.name[1 : -len(".old")]
+        if not folder.exists():
+            old.rename(folder)
+    for suffix in ("old", "tmp", "gone"):
+        for left in parent.glob(f".step-*.{suffix}"):
+            shutil.rmtree(left)
 
 
 def _write_manifest(folder: Path) -> None:
@@ -161,17 +213,24 @@ def _write_manifest(folder: Path) -> None:
 def _fault(folder: Path) -> str | None:
     """Return what is wrong with a checkpoint, or None."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(folder / MANIFEST, MANIFEST)
         entries = manifest["files"]
         body = json.dumps(entries, sort_keys=True)
         if hashlib.sha256(body.encode()).hexdigest() != manifest["sha256"]:
             return f"{MANIFEST} does not match its own hash"
+        if folder.is_symlink():
+            return "it is a link"
+        found = {file.name for file in folder.iterdir()} - {MANIFEST}
+        if unlisted := sorted(found - {*entries}):
+            return f"{shown(unlisted[0])} is not in {MANIFEST}"
         for name, entry in entries.items():
             file = folder / name
-            if not file.is_file():
-                return f"{name} is missing"
+            if name not in found:
+                return f"{shown(name)[1:-1]} is missing"
+            if path_problem(file) or file.is_symlink():
+                return f"{name} is not a plain file"
             if file.stat().st_size != entry["size"]:
-                return f"{name} has {file.stat().st_size} bytes instead of {entry['size']}"
+                return f"{name} has {file.stat().st_size} bytes instead of {shown(entry['size'])}"
             if _digest(file) != entry["sha256"]:
                 return f"{name} does not match its hash"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -12,8 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from textadv import models
-from textadv.errors import DataError, UnsupportedModelError, shown, unknown_name
+from textadv.errors import (
+    DataError,
+    MemoryLimitError,
+    UnsupportedModelError,
+    shown,
+    unknown_name,
+)
+from textadv.parts import out_of_memory
 from textadv.ragged import default_batch_tokens, length_batches, padded_batch
+from textadv.trained import load_trained
 
 if TYPE_CHECKING:
     from textadv.whitebox import TextGradient, WhiteBox
@@ -90,30 +98,13 @@ class ModelVictim:
     ) -> ModelVictim:
         """Load a classifier and its tokenizer from a directory or the Hub, safetensors only.
 
+        A directory with LoRA adapters is loaded on top of the base it names.
+
         Raises:
             UnsupportedModelError: No safetensors weights, no such model, no trained head, or
                 weights with NaN.
         """
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-        name = models.resolve_name(str(path_or_id))
-        models.check_files(name)
-        options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name, **options)
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                name, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
-            )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise models.unreadable(name, error) from error
-        if missing := sorted(loading["missing_keys"]):
-            raise UnsupportedModelError(
-                f"model {shown(name)}",
-                got=f"weights without {shown(missing[0])}",
-                expected="a fine-tuned classifier, head included",
-                fix="fine-tune it first: a random head has no accuracy to attack",
-            )
-        models.check_finite(model)
+        model, tokenizer = load_trained(path_or_id, revision=revision, dtype=dtype)
         return cls(
             model,
             tokenizer,
@@ -208,17 +199,29 @@ class ModelVictim:
         return padded_batch(rows, fills, right=right, device=self.device)
 
     def _forward(self, rows: list[Row]) -> Tensor:
-        """Run one batch; halve it when the device is out of memory."""
-        try:
-            with torch.inference_mode():
-                output: Tensor = self.model(**self.padded(rows)).logits
-            return self.read(output.float().cpu())
-        except torch.OutOfMemoryError:
-            if len(rows) == 1:
-                raise
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        half = len(rows) // 2
+        """Run one batch; from the first one that is too large for the device on, smaller ones."""
+        half, tokens = len(rows) // 2, len(rows) * max(len(row["input_ids"]) for row in rows)
+        if half == 0 or tokens <= self.batch_tokens:
+            try:
+                with torch.inference_mode():
+                    output: Tensor = self.model(**self.padded(rows)).logits
+                return self.read(output.float().cpu())
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                if half == 0:
+                    raise MemoryLimitError(
+                        "model",
+                        got=f"no memory for one text of {tokens} tokens",
+                        expected="room for the weights and one text",
+                        fix="lower max_length, or take a device with more memory",
+                    ) from None
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.batch_tokens = tokens // 2
+            logger.warning(
+                "out of memory on %d tokens: batches have at most %d now", tokens, tokens // 2
+            )
         return torch.cat([self._forward(rows[:half]), self._forward(rows[half:])])
 
     def _white(self) -> WhiteBox:

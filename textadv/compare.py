@@ -9,14 +9,14 @@ from typing import Any
 
 from textadv import statistics
 from textadv.errors import ConfigError, DataError, shown
-from textadv.metrics import wilson_interval
 from textadv.pairing import differences
 from textadv.report import PRELIMINARY_BELOW
-from textadv.results import Results, load_results
+from textadv.results import Results, group_title, load_results
 
 __all__ = ["Comparison", "PairedRow", "compare", "compare_results"]
 
 POWER = 0.8
+LEAST_P = 1e-4
 CLEAN = "clean"
 
 
@@ -84,17 +84,22 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """One sentence: a winner with its p-value, or none and what it would take."""
+        """In words: a winner with its p-value, or none and what it would take."""
         row = self.main
-        rates = f"{_percent(row.first, row.n)} and {_percent(row.second, row.n)}"
-        what = "clean" if row.name == CLEAN else f"under {row.name}"
+        early = f"Preliminary, {row.n} examples: " if row.n < PRELIMINARY_BELOW else ""
+        rates = [_percent(row.first, row.n), _percent(row.second, row.n)]
+        what = "clean" if row.name == CLEAN else f"under {group_title(row.name)}"
         better = self.winner()
         if better is not None:
+            high, low = rates if row.difference < 0 else rates[::-1]
+            bounds = sorted(100 * abs(bound) for bound in row.interval)
             return (
-                f"{better} is more accurate {what}: {rates}, difference "
-                f"{100 * row.difference:+.1f} points, p = {row.adjusted:.2g}."
+                f"{early}{better} is more accurate {what}: {high} against {low}, a difference of "
+                f"{100 * abs(row.difference):.1f} points [{bounds[0]:.1f}, {bounds[1]:.1f}], "
+                f"{_p(row.adjusted)}."
             )
-        found = f"No winner {what}: {rates}, p = {row.adjusted:.2g}."
+        none = "no winner" if early else "No winner"
+        found = f"{early}{none} {what}: {rates[0]} and {rates[1]}, {_p(row.adjusted)}."
         return f"{found} {self._what_it_takes(row)}"
 
     def _what_it_takes(self, row: PairedRow) -> str:
@@ -120,16 +125,15 @@ class Comparison:
 
     def table(self) -> list[list[str]]:
         """Return the rows as text, headings first."""
-        heads = ["", "first", "second", "difference", "95 % interval", "differ", "p", "p (Holm)"]
+        heads = ["", "first", "second", "difference, 95 %", "only first / second", "p (Holm)"]
         body = [
             [
-                row.name,
-                _rate(row.first, row.n),
-                _rate(row.second, row.n),
-                f"{100 * row.difference:+.1f}",
-                f"{100 * row.interval[0]:+.1f} to {100 * row.interval[1]:+.1f}",
+                "clean" if row.name == CLEAN else group_title(row.name),
+                f"{100 * row.first / row.n:.1f} %",
+                f"{100 * row.second / row.n:.1f} %",
+                f"{100 * row.difference:+.1f} "
+                f"[{100 * row.interval[0]:+.1f}, {100 * row.interval[1]:+.1f}]",
                 f"{row.only_first} / {row.only_second}",
-                f"{row.p_value:.2g}",
                 f"{row.adjusted:.2g}",
             ]
             for row in self.rows
@@ -240,8 +244,8 @@ def _notes(first: Results, second: Results) -> Iterator[str]:
         flipped, attacked = zip(*_on_common(first, second, headline), strict=True)
         rates = [f"{_percent(k, n)}" for k, n in zip(flipped, attacked, strict=True)]
         yield (
-            f"of the {attacked[0]} examples that both models have right, {headline} flips "
-            f"{rates[0]} and {rates[1]}"
+            f"of the {attacked[0]} examples that both models have right, {rates[0]} and {rates[1]} "
+            f"are flipped under {group_title(headline)}"
         )
     for results in (first, second):
         audit: Mapping[str, Any] | None = results.report.audit
@@ -259,13 +263,12 @@ def _on_common(first: Results, second: Results, group: str) -> Iterator[tuple[in
         yield sum(statuses[name] == "flipped" for name in common), len(common)
 
 
+def _p(value: float) -> str:
+    return f"p = {value:.2g}" if value >= LEAST_P else f"p < {LEAST_P:.4f}"
+
+
 def _percent(k: int, n: int) -> str:
     return f"{100 * k / n:.1f} % ({k}/{n})" if n else "0/0"
-
-
-def _rate(k: int, n: int) -> str:
-    low, high = wilson_interval(k, n)
-    return f"{100 * k / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:

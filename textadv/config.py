@@ -11,13 +11,13 @@ import yaml
 
 from textadv import settings
 from textadv.data import DataConfig
+from textadv.data.labels import PROBLEM_TYPES
 from textadv.errors import ConfigError, shown, unknown_name
 from textadv.evaluate import EvaluationConfig
 from textadv.hub import HubConfig
 from textadv.models import ModelConfig
 from textadv.objectives import OBJECTIVES, Clean, Objective
 from textadv.perturb import PERTURBATIONS, Perturbation
-from textadv.settings import StrictLoader
 from textadv.training import TrainingConfig
 
 __all__ = [
@@ -50,6 +50,43 @@ class Recipe:
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     hub: HubConfig = dataclasses.field(default_factory=HubConfig)
+
+    def __post_init__(self) -> None:
+        if self.data.task != "auto":
+            labels = self.data.labels
+            self.check(PROBLEM_TYPES[self.data.task], len(labels) if labels else None)
+
+    def check(self, problem_type: str, num_labels: int | None) -> None:
+        """Refuse methods that a head of this kind has no use for.
+
+        Args:
+            problem_type: What Transformers calls the task.
+            num_labels: Outputs of the head, when they are known.
+
+        Raises:
+            ConfigError: With the block and the reason.
+        """
+        # Nothing is refused for its number of classes while that is unknown.
+        head = problem_type, 3 if num_labels is None else num_labels
+        parts: list[tuple[str, Any]] = [("objective", self.objective)]
+        parts += [
+            (f"evaluation.perturbations[{index}]", perturbation)
+            for index, perturbation in enumerate(self.evaluation.perturbations)
+        ]
+        for block, part in parts:
+            try:
+                part.check(*head)
+            except ConfigError as error:
+                raise ConfigError(
+                    f"{block}: {error.where}", got=error.got, expected=error.expected, fix=error.fix
+                ) from None
+        if problem_type != "single_label_classification" and self.evaluation.attacks:
+            raise ConfigError(
+                "evaluation.attacks",
+                got=f"text attacks on a {problem_type} head",
+                expected="none: they flip the one predicted class",
+                fix="set evaluation.attacks: []",
+            )
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -119,10 +156,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(
             f"override {shown(override)}", expected="key.path=value, such as training.epochs=1"
         )
-    try:
-        value = yaml.load(text, StrictLoader)  # a SafeLoader
-    except yaml.YAMLError:
-        raise ConfigError(f"override {path}", got=shown(text), expected="a YAML value") from None
+    value = settings.parse_yaml(text, f"override {path}")
     node = tree
     for key in keys[:-1]:
         if not isinstance(node.get(key), dict):

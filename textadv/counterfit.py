@@ -12,10 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textadv.attacks.wordnet import load_wordnet
+from textadv.checkpoint import save
 from textadv.errors import ConfigError, DataError, OutputExistsError, shown
+from textadv.files import read_plain
 from textadv.vectors import Vectors, load_vectors
 
-__all__ = ["Counterfit", "counterfit", "make_counterfit", "read_pairs", "wordnet_pairs"]
+__all__ = [
+    "Counterfit",
+    "Fit",
+    "counterfit",
+    "fit_of",
+    "make_counterfit",
+    "read_pairs",
+    "wordnet_pairs",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -86,16 +96,10 @@ def counterfit(
         >>> bool(new[0] @ new[2] > old[0] @ old[2]), bool(new[0] @ new[1] < 0.2)
         (True, True)
     """
-    row = {word: at for at, word in reversed(list(enumerate(words)))}
-    against = _rows(antonyms, row)
-    together = _rows(synonyms, row)
-    taken = {*map(tuple, against.tolist())}
-    together = np.array([p for p in together.tolist() if tuple(p) not in taken], np.int64)
-    together = together.reshape(-1, 2)
+    together, against = _both(words, synonyms, antonyms)
     logger.info("%d synonym and %d antonym pairs have vectors", len(together), len(against))
     vectors = _unit(np.asarray(matrix))
-    named = {*taken, *map(tuple, together.tolist())}
-    near, before = _near(vectors, config.radius, named)
+    near, before = _near(vectors, config.radius, np.concatenate([against, together]))
     for _ in range(config.epochs):
         slopes, counts = np.zeros_like(vectors), np.zeros(len(vectors), vectors.dtype)
         for pairs, weight, sign, bound in (
@@ -125,7 +129,7 @@ def _add_slopes(
     np.add.at(counts, pairs.ravel(), 1)
 
 
-def _near(vectors: Floats, radius: float, named: set[tuple[int, int]]) -> tuple[Rows, Floats]:
+def _near(vectors: Floats, radius: float, named: Rows) -> tuple[Rows, Floats]:
     """Return all pairs of words within the radius that no list names, and their distances."""
     found: list[NDArray[np.int64]] = []
     for start in range(0, len(vectors), BLOCK):
@@ -133,11 +137,21 @@ def _near(vectors: Floats, radius: float, named: set[tuple[int, int]]) -> tuple[
         pairs = np.argwhere(1 - cosines <= radius) + start
         found.append(pairs[pairs[:, 0] < pairs[:, 1]])
     pairs = np.concatenate([np.empty((0, 2), np.int64), *found])
-    if named:
-        free = [tuple(pair) not in named for pair in pairs.tolist()]
-        pairs = pairs[free]
+    pairs = _without(pairs, named, len(vectors))
     distances = 1 - np.einsum("pd,pd->p", vectors[pairs[:, 0]], vectors[pairs[:, 1]])
     return pairs, distances
+
+
+def _without(pairs: Rows, others: Rows, size: int) -> Rows:
+    """Return the pairs that are not among others."""
+    return pairs[~np.isin(pairs @ [size, 1], others @ [size, 1])]
+
+
+def _both(words: Sequence[str], synonyms: Pairs, antonyms: Pairs) -> tuple[Rows, Rows]:
+    """Return the pairs of rows that count as synonyms, and as antonyms."""
+    row = {word: at for at, word in reversed(list(enumerate(words)))}
+    against = _rows(antonyms, row)
+    return _without(_rows(synonyms, row), against, len(words)), against
 
 
 def _rows(pairs: Pairs, row: dict[str, int]) -> Rows:
@@ -162,11 +176,17 @@ def read_pairs(paths: Iterable[str | Path]) -> list[tuple[str, str]]:
     """Read files with two words per line, separated by a space or tab.
 
     Raises:
-        DataError: A line that is not two words.
+        DataError: No such file, or a line that is not two words.
     """
     pairs = []
     for path in paths:
-        text = Path(path).read_text(encoding="utf-8")
+        content = read_plain(Path(path), "a file with two words in each line")
+        try:
+            text = content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path} byte {error.start}", got="not UTF-8", expected="UTF-8"
+            ) from None
         for number, line in enumerate(text.splitlines(), start=1):
             if not line.strip():
                 continue
@@ -206,15 +226,70 @@ def make_counterfit(
         DataError: No pair has vectors.
     """
     folder = Path(output_dir)
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise OutputExistsError(
-            str(folder), got="a folder that is not empty", fix="choose another output folder"
+            str(folder),
+            got="a folder that is not empty" if folder.is_dir() else "a file",
+            expected="a new or empty folder",
+            fix="choose another output folder",
         )
     table = load_vectors(vectors)
     if not any(a in table and b in table for a, b in [*synonyms, *antonyms]):
         raise DataError("synonyms and antonyms", got="no pair with vectors", expected="some")
     fitted = counterfit(table.words, np.asarray(table.matrix), synonyms, antonyms, config)
-    folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "vectors.npy", fitted.astype(np.float16))
-    (folder / "words.txt").write_text("\n".join(table.words) + "\n", encoding="utf-8")
+
+    def write(place: Path) -> None:
+        np.save(place / "vectors.npy", fitted.astype(np.float16))
+        (place / "words.txt").write_text("\n".join(table.words) + "\n", encoding="utf-8")
+
+    save(folder, write, manifest=False)
     return load_vectors(str(folder))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What counter-fitting did, over the pairs that have vectors.
+
+    Args:
+        words: Words with a vector.
+        moved: Words whose cosine with their old vector is below 0.999.
+        kept: Mean cosine of all words with their old vectors.
+        synonyms: Number of pairs.
+        synonym_cosine: Their mean cosine before and after; None without pairs.
+        antonyms: Number of pairs.
+        antonym_cosine: Their mean cosine before and after; None without pairs.
+    """
+
+    words: int
+    moved: int
+    kept: float
+    synonyms: int
+    synonym_cosine: tuple[float, float] | None
+    antonyms: int
+    antonym_cosine: tuple[float, float] | None
+
+
+def fit_of(before: Vectors, after: Vectors, synonyms: Pairs, antonyms: Pairs) -> Fit:
+    """Return how far words moved, and how near the pairs were and are.
+
+    A pair named both synonyms and antonyms counts as antonyms.
+    """
+    old, new = _unit(np.asarray(before.matrix)), _unit(np.asarray(after.matrix))
+    together, against = _both(before.words, synonyms, antonyms)
+    same = np.einsum("vd,vd->v", old, new)
+
+    def cosines(pairs: Rows) -> tuple[float, float] | None:
+        if not len(pairs):
+            return None
+        found = [np.einsum("pd,pd->p", m[pairs[:, 0]], m[pairs[:, 1]]).mean() for m in (old, new)]
+        return float(found[0]), float(found[1])
+
+    return Fit(
+        words=len(before.words),
+        moved=int((same < 0.999).sum()),
+        kept=float(same.mean()),
+        synonyms=len(together),
+        synonym_cosine=cosines(together),
+        antonyms=len(against),
+        antonym_cosine=cosines(against),
+    )

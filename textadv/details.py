@@ -13,7 +13,10 @@ from textadv.report import AttackResult, RobustnessReport
 from textadv.results import Results
 from textadv.statistics import query_curve
 
-__all__ = ["details", "with_details"]
+__all__ = ["coverage_notes", "details", "with_details"]
+
+MOST_CLASSES = 200
+"""Classes up to which they are listed one by one: the tables grow with their square."""
 
 
 def with_details(results: Results, encoder: str | None = None) -> RobustnessReport:
@@ -32,6 +35,24 @@ def with_details(results: Results, encoder: str | None = None) -> RobustnessRepo
     return dataclasses.replace(report, attacks=attacks, details=details(results))
 
 
+def coverage_notes(report: RobustnessReport) -> list[str]:
+    """Say where an attack had nothing to try on a fifth of the texts or more.
+
+    That happens when texts are in another language than the attack is made for; such texts count as
+    unresolved and never as robust.
+    """
+    notes = []
+    for name, result in report.attacks.items():
+        attacked = report.num_examples - result.counts.get("wrong_before", 0)
+        found = result.reasons.get("no_candidates", 0)
+        if found * 5 >= attacked > 0:
+            notes.append(
+                f"{name}: no candidates in {found} of {attacked} texts, which count as unresolved, "
+                "not as robust; is the attack made for the language of these texts?"
+            )
+    return notes
+
+
 def _with_quality(results: Results, name: str, encoder: str | None) -> AttackResult:
     own = [record for record in results.records if record.attack == name]
     found = quality(own, encoder, similarity=encoder is not None)
@@ -46,10 +67,10 @@ def details(results: Results) -> dict[str, Any]:
 
     Returns:
         `group`: the headline's group of attacks. `classes`: for each gold label `label`,
-        `num_examples`, `right`, `standing` and `interval`. `confusion`: counts by gold and
-        predicted label, `clean` and `under_attack` (the first flip of each example; `unknown`
-        counts flips without a text). `query_curves`: for each attack pairs of budget and examples
-        that stand.
+        `num_examples`, `right`, `standing` and `interval`; none of more than `MOST_CLASSES`.
+        `confusion`: counts by gold and predicted label, `clean` and `under_attack` (the first flip
+        of each example; `unknown` counts flips without a text). `query_curves`: for each attack
+        pairs of budget and examples that stand.
     """
     group = results.headline
     labels = results.labels
@@ -61,23 +82,24 @@ def details(results: Results) -> dict[str, Any]:
         else results.right
     )
     attacked, unknown = _attacked(results.records, attacks, predicted)
-    size = 1 + max([*labels.values(), *(p for p in predicted.values() if p is not None)], default=0)
-    classes = []
-    for label in range(size):
-        own = [name for name, gold in labels.items() if gold == label]
-        stand = sum(standing[name] for name in own)
-        classes.append(
+    found = [*labels.values(), *predicted.values(), *attacked.values()]
+    size = 1 + max((label for label in found if label is not None), default=0)
+    size = size if size <= MOST_CLASSES else 0
+    members: list[list[str]] = [[] for _ in range(size)]
+    for name, label in labels.items() if size else ():
+        members[label].append(name)
+    return {
+        "group": group,
+        "classes": [
             {
                 "label": label,
                 "num_examples": len(own),
                 "right": sum(results.right[name] for name in own),
-                "standing": stand,
+                "standing": (stand := sum(standing[name] for name in own)),
                 "interval": list(wilson_interval(stand, len(own))),
             }
-        )
-    return {
-        "group": group,
-        "classes": classes,
+            for label, own in enumerate(members)
+        ],
         "confusion": {
             "clean": _matrix(labels, predicted, size),
             "under_attack": _matrix(labels, attacked, size),
@@ -114,6 +136,6 @@ def _matrix(gold: dict[str, int], predicted: dict[str, int | None], size: int) -
     counts = [[0] * size for _ in range(size)]
     for name, label in gold.items():
         guess = predicted[name]
-        if guess is not None:
+        if guess is not None and size:
             counts[label][guess] += 1
     return counts

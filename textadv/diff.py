@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
+from collections.abc import Container, Sequence
 from typing import Literal
 
-__all__ = ["Change", "edit_distance", "word_diff"]
+__all__ = ["Change", "edit_distance", "marked", "visible", "word_diff"]
 
 Change = tuple[Literal["same", "removed", "added"], str]
 
 _TOKEN = re.compile(r"\s+|[^\s]+")
 LONGEST = 20_000
+# Letters, a symbol and marks that show nothing; Unicode does not call them format characters.
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 
 
 def word_diff(before: str, after: str) -> list[Change]:
@@ -41,6 +45,54 @@ def word_diff(before: str, after: str) -> list[Change]:
         if added:
             changes.append(("added", added))
     return changes
+
+
+def visible(text: str, *, plain: Container[str] = " \n\t", strange: Container[str] = "") -> str:
+    r"""Return text in which what cannot be seen is named by its code: no terminal obeys it either.
+
+    Args:
+        text: Any text.
+        plain: White space that is left as it is.
+        strange: Characters that can be seen, but not told from others; their code is added.
+
+    Example:
+        >>> visible("fi\u200blm"), visible("f\u0456lm", strange="\u0456") == "f<\u0456 U+0456>lm"
+        ('fi<U+200B>lm', True)
+    """
+    return "".join(
+        f"<U+{ord(character):04X}>"
+        if _hidden(character) and character not in plain
+        else f"<{character} U+{ord(character):04X}>"
+        if character in strange
+        else character
+        for character in text
+    )
+
+
+def _hidden(character: str) -> bool:
+    """Return whether a character shows nothing, or is a space other than the usual one."""
+    if character.isascii():
+        return not character.isprintable()
+    kind = unicodedata.category(character)
+    selector = "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
+    return kind[0] in "CZ" or character in _BLANK or selector
+
+
+def marked(changes: Sequence[Change], strange: Container[str] = "") -> str:
+    """Return a diff in plain text: `[-removed-]` and `{+added+}`, the invisible by its code.
+
+    Example:
+        >>> marked(word_diff("a fine film", "a f1ne film"))
+        'a [-fine-]{+f1ne+} film'
+    """
+    return "".join(
+        f"[-{visible(text, plain=' ')}-]"
+        if kind == "removed"
+        else f"{{+{visible(text, plain=' ', strange=strange)}+}}"
+        if kind == "added"
+        else visible(text)
+        for kind, text in changes
+    )
 
 
 def edit_distance(before: str, after: str) -> int:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from textadv import modes, reuse, tokens
-from textadv.errors import ConfigError, DataError, UnsupportedModelError
+from textadv import modes, parts, reuse, tokens
+from textadv.errors import DataError
+from textadv.hook import Hook
 from textadv.losses import ProblemType, task_loss
 from textadv.modes import Mode, enable_gradient_checkpointing
 from textadv.sites import find_site
@@ -40,8 +41,10 @@ class EmbeddingPort:
         dim: Width D of the site, which factorised models make smaller than `hidden_size`.
         memory: Tensors that some methods keep from step to step, by name. Save them with the
             weights to resume exactly.
+        notes: What those methods will add at the end of the step, one note for each micro-batch.
+        slot: Number of the running micro-batch among those of the step, on all processes.
         captured: What the encoder put out last, while something watches it.
-        seen: What was at the site in the last pass that added a `delta`, (B, L, D).
+        parts: How many texts pass through the model at once.
 
     Shape:
         `delta`: (B, L, D), float32, in the units of what is at the site.
@@ -66,16 +69,15 @@ class EmbeddingPort:
         self.model = model
         self.forward = forward if forward is not None else model
         self.memory: dict[str, Tensor] = {}
-        self.seen: Tensor | None = None
+        self.notes: list[Mapping[str, Tensor]] = []
+        self.slot = 0
         self.noted = False
         self.captured: dict[str, Tensor] = {}
         self._special_ids = tokens.special_ids(tokenizer)
-        self._delta: Tensor | None = None
-        self._calls, self._added = 0, 0
-        self._handle: torch.utils.hooks.RemovableHandle | None = None
+        self.parts = parts.Parts(model)
         self._place = find_site(model, site)
         self.site, self.dim = self._place.name, self._place.dim
-        self._layer = model.get_submodule(self.site)
+        self._hook = Hook(model, self._place)
         self._siblings: dict[str, EmbeddingPort] = {"word": self}
         self.on_words = self._place.argument is None
         words = self._place if self.on_words else find_site(model)
@@ -90,9 +92,8 @@ class EmbeddingPort:
             port = copy.copy(self)
             port._place = find_site(self.model, site)
             port.site, port.dim = port._place.name, port._place.dim
-            port._layer = self.model.get_submodule(port.site)
-            port._handle, port.seen, port.noted = None, None, False
-            port.on_words = False
+            port._hook = Hook(self.model, port._place)
+            port.noted, port.on_words = False, False
             self._siblings[site] = port
         self._siblings[site].forward = self.forward
         return self._siblings[site]
@@ -115,9 +116,16 @@ class EmbeddingPort:
             inner: Whether this is an attack pass, which runs on the bare model so that no process
                 waits for another.
         """
-        with self.perturbed(delta):
-            output = (self.model if inner else self.forward)(**self.inputs(batch))
-        return cast(Tensor, output.logits)
+        call, inputs = self.model if inner else self.forward, self.inputs(batch)
+
+        def run() -> Tensor:
+            rows = self.parts.rows(len(batch["input_ids"]))
+            if len(rows) > 1:
+                return self._logits_in_parts(call, inputs, delta, rows)
+            with self.perturbed(delta):
+                return cast(Tensor, call(**inputs).logits)
+
+        return run() if torch.is_grad_enabled() else self.parts.fitting(run)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the task loss of every example, (B,)."""
@@ -144,10 +152,12 @@ class EmbeddingPort:
         if place.argument is None:
             ids = batch["input_ids"].T if place.sequence_first else batch["input_ids"]
             with torch.no_grad():
-                found = cast(Tensor, self._layer(ids)).detach()
+                found = cast(Tensor, self._hook.layer(ids)).detach()
             return found.transpose(0, 1) if place.sequence_first else found
         with self.attack_mode("eval"), torch.no_grad():
-            found = reuse.read_input(self._layer, place, lambda: self.logits(batch, inner=True))
+            found = reuse.read_input(
+                self._hook.layer, place, lambda: self.logits(batch, inner=True)
+            )
         return found.transpose(0, 1) if place.sequence_first else found
 
     def words(self, ids: Tensor) -> Tensor:
@@ -175,49 +185,18 @@ class EmbeddingPort:
         """
         return tokens.editable(batch, self._special_ids)
 
-    @contextlib.contextmanager
-    def perturbed(self, delta: Tensor | None) -> Iterator[None]:
+    def perturbed(self, delta: Tensor | None) -> contextlib.AbstractContextManager[None]:
         """Add `delta` to the embeddings of the one forward that runs inside.
 
         Raises:
             RuntimeError: If it is entered twice.
             UnsupportedModelError: If the layer did not fire exactly once.
         """
-        if self._delta is not None:
-            raise RuntimeError("EmbeddingPort.perturbed is already active: it does not nest")
-        if delta is None:
-            yield
-            return
-        with self.attached():
-            self._delta, self._calls, self._added = delta, 0, 0
-            try:
-                yield
-            finally:
-                self._delta = None
-        if self._added != 1:
-            raise UnsupportedModelError(
-                f"{type(self.model).__name__}: embedding layer {self.site!r}",
-                got=f"{self._added} calls in one forward",
-                expected="exactly 1",
-                fix="name the layer that embeds the token ids: wrap(model, site='...')",
-            )
+        return self._hook.adding(delta)
 
-    @contextlib.contextmanager
-    def attached(self) -> Iterator[None]:
+    def attached(self) -> contextlib.AbstractContextManager[None]:
         """Keep the hook registered, so that a compiled model is not traced again for every pass."""
-        if self._handle is not None:
-            yield
-            return
-        self._handle = (
-            self._layer.register_forward_hook(self._add_to_output)
-            if self._place.argument is None
-            else self._layer.register_forward_pre_hook(self._add_to_input, with_kwargs=True)
-        )
-        try:
-            yield
-        finally:
-            self._handle.remove()
-            self._handle = None
+        return self._hook.attached()
 
     def attack_mode(
         self, mode: Mode = "eval"
@@ -233,51 +212,69 @@ class EmbeddingPort:
         return modes.attack_mode(self.model, self.device, mode)
 
     def cached_prefix(self) -> contextlib.AbstractContextManager[None]:
-        """Run what is before the site once for all forwards inside, which must be of one batch."""
+        """Run what is before the site once for all forwards inside, which must be of one batch.
+
+        Nothing is kept of batches that pass in parts.
+        """
+        if self.parts.limit is not None:
+            return contextlib.nullcontext()
         return reuse.cached_prefix(self.model, self._place)
 
     def shared_embedding_gradient(self) -> contextlib.AbstractContextManager[None]:
         """Write the gradient of the embedding table once for all backwards inside.
 
         One process only: DDP waits for the table's gradient in each backward. Compiled models are
-        left alone: a hook would have them traced again.
+        left alone, since a hook would have them traced again, and so are batches in parts, since
+        the layer's inputs would be computed again.
         """
-        if reuse.compiled(self.model):
+        if reuse.compiled(self.model) or self.parts.limit is not None:
             return contextlib.nullcontext()
         return reuse.shared_output_gradient(self.model.get_submodule(self._word_site))
+
+    def _logits_in_parts(
+        self,
+        call: Callable[..., Any],
+        inputs: dict[str, Tensor],
+        delta: Tensor | None,
+        rows: list[slice],
+    ) -> Tensor:
+        """Return the logits, and leave `seen` and `captured` as one forward would."""
+        seen: list[Tensor] = []
+        captured: dict[str, list[Tensor]] = {}
+
+        @contextlib.contextmanager
+        def around(delta: Tensor | None, again: bool) -> Iterator[None]:
+            before = self.seen, dict(self.captured)
+            try:
+                with self.perturbed(delta):
+                    yield
+                if not again and delta is not None:
+                    seen.append(cast(Tensor, self.seen))
+                for name, value in ({} if again else self.captured).items():
+                    captured.setdefault(name, []).append(value)
+            finally:
+                self.seen = before[0]
+                self.captured.clear()
+                self.captured.update(before[1])
+
+        logits = parts.run_in_parts(self.model, call, inputs, delta, rows, around)
+        self.seen = torch.cat(seen) if seen else self.seen
+        self.captured.update({name: torch.cat(values) for name, values in captured.items()})
+        return logits
+
+    @property
+    def seen(self) -> Tensor | None:
+        """What was at the site in the last pass that added a `delta`, (B, L, D)."""
+        return self._hook.seen
+
+    @seen.setter
+    def seen(self, value: Tensor | None) -> None:
+        self._hook.seen = value
 
     @property
     def device(self) -> torch.device:
         """Device of the model."""
         return cast(torch.device, next(self.model.parameters()).device)
-
-    def _add_to_output(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        return None if self._delta is None else self._add(output)
-
-    def _add_to_input(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        if self._delta is None:
-            return None
-        number, self._calls = self._calls, self._calls + 1
-        if number != self._place.call:
-            return None
-        return self._place.replace(args, kwargs, self._add(self._place.read(args, kwargs)))
-
-    def _add(self, hidden: Tensor) -> Tensor:
-        self._added += 1
-        delta = cast(Tensor, self._delta)
-        delta = delta.transpose(0, 1) if self._place.sequence_first else delta
-        if delta.shape != hidden.shape:
-            raise ConfigError(
-                f"delta at {self.site!r}",
-                got=str(tuple(delta.shape)),
-                expected=f"the shape of the embeddings {tuple(hidden.shape)}",
-            )
-        seen = hidden.detach()
-        self.seen = seen.transpose(0, 1) if self._place.sequence_first else seen
-        delta = delta.to(hidden.dtype)
-        if self._place.normalized:
-            delta = delta * hidden.std(-1, keepdim=True, unbiased=False)
-        return hidden + delta
 
 
 def wrap(

@@ -13,13 +13,18 @@ from typing import Any
 from textadv import metrics
 from textadv.attacks import build_attack, run
 from textadv.attacks.base import Attack, Example, attack_config, attack_identity, config_hash
-from textadv.attacks.examples import make_examples, sample_examples
+from textadv.attacks.examples import (
+    check_examples,
+    make_examples,
+    sample_examples,
+    sample_hash,
+)
 from textadv.attacks.records import Record
-from textadv.errors import ConfigError, DataError, shown
+from textadv.errors import ConfigError, shown
 from textadv.perturb import Perturbation
 from textadv.report import AttackResult, RobustnessReport
 from textadv.shards import Processes, collect_records
-from textadv.victim import Victim, as_victim
+from textadv.victim import Victim, as_victim, label_ids
 
 __all__ = ["EvaluationConfig", "attack", "evaluate_attacks", "make_examples", "sample_examples"]
 
@@ -119,7 +124,7 @@ def evaluate_attacks(
         OutputExistsError: The directory holds the records of another run.
     """
     sample = sample_examples(examples, config.num_examples, config.seed)
-    check_labels(victim, sample)
+    check_examples(victim, sample)
     chosen = dict(config.build() if attacks is None else attacks)
     for one in chosen.values():
         one.prepare()
@@ -158,7 +163,7 @@ def evaluate_attacks(
 def attack(
     model: Any,
     texts: Sequence[str | Sequence[str]],
-    labels: Sequence[int],
+    labels: Sequence[int | str],
     attacks: Sequence[str | Mapping[str, Any]] = ("deepwordbug",),
     *,
     query_budget: int | None = 2000,
@@ -168,13 +173,19 @@ def attack(
     editable: Sequence[int] | None = None,
     progress: Callable[[Record], None] | None = None,
 ) -> RobustnessReport:
-    """Attack texts and return the report, with one record per text and attack in `.records`.
+    """Attack texts and return the report.
+
+    `print` shows it. `.attacks[name]` holds the figures of each attack (`accuracy_under_attack`
+    with its interval, `attack_success_rate`, `mean_queries`, `counts`, ...), `.worst_case` those of
+    all together, and `.records` one record per text and attack with both texts.
 
     Args:
-        model: A model directory or Hub id, a `Victim`, a scikit-learn classifier of raw texts, or
-            a function from a list of texts to logits.
-        texts: Strings, or one sequence of strings per text.
-        labels: Gold labels.
+        model: A model directory or Hub id, a `Victim` such as `ModelVictim(model, tokenizer)`, a
+            Transformers pipeline, a scikit-learn classifier of raw texts, or a function from a
+            list of texts to logits.
+        texts: Strings, or one sequence of strings per text, for instance `(premise, hypothesis)`.
+        labels: Gold labels: class ids, names of the model's classes, or values of a scikit-learn
+            classifier's `classes_`.
         attacks: Names, or mappings with fields.
         query_budget: Most queries per text and attack.
         seed: Of attacks that draw.
@@ -183,39 +194,27 @@ def attack(
         editable: Columns an attack may edit; all by default.
         progress: Called with every new record.
 
+    Raises:
+        TextAdvError: For anything wrong with model, texts, labels, attacks or their resources,
+            before the first query.
+
     Example:
         >>> def scores(texts):
         ...     return [[2.0 * ("good" in text) - 1.0, 0.0] for text in texts]
-        >>> report = attack(scores, ["a good film"], [0], ["deepwordbug"])
-        >>> report.records[0].status
-        'flipped'
+        >>> report = attack(scores, ["a good film", "good"], [0, 0], ["deepwordbug", "pruthi"])
+        >>> report.attacks["deepwordbug"].accuracy_under_attack, report.worst_case["accuracy"]
+        (0.0, 0.0)
+        >>> [(record.attack, record.status) for record in report.records][:2]
+        [('deepwordbug', 'flipped'), ('pruthi', 'flipped')]
     """
     config = EvaluationConfig(
         attacks=attacks, num_examples=max(len(texts), 1), query_budget=query_budget, seed=seed
     )
-    examples = make_examples(texts, labels, editable=editable)
     victim = as_victim(model)
+    examples = make_examples(texts, label_ids(victim, labels), editable=editable)
     name = str(model) if isinstance(model, str | Path) else type(model).__name__
     name = getattr(model, "__name__", name)
     return evaluate_attacks(victim, examples, config, output_dir, progress, model=name, data=data)
-
-
-def check_labels(victim: Victim, sample: Sequence[Example]) -> None:
-    if not sample:
-        raise DataError("examples", got="none", expected="at least one")
-    classes: int | None = getattr(victim, "num_labels", None)
-    for example in sample:
-        if classes is not None and example.label >= classes:
-            raise DataError(
-                f"example {shown(example.id)}, label",
-                got=str(example.label),
-                expected=f"0 to {classes - 1}, the classes of the model",
-                fix="map the labels of the data to those of the model",
-            )
-
-
-def sample_hash(sample: Sequence[Example]) -> str:
-    return config_hash([[one.id, one.words.texts, one.label, one.words.editable] for one in sample])
 
 
 def _report(

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+from torch import Tensor
+
 from textadv import checkpoint
+from textadv.errors import DataError
+from textadv.files import read_json
 from textadv.launch import environment
 
-__all__ = ["Callback", "Journal", "mean_rows"]
+__all__ = ["Callback", "Journal", "mean_figures", "mean_rows"]
+
+logger = logging.getLogger(__name__)
 
 
 class Callback(Protocol):
@@ -40,16 +50,17 @@ class Journal:
         self.file = folder / "metrics.jsonl"
 
     def start(self, *, total_steps: int, step: int) -> None:
-        """Write `env.json`, start the trackers, and forget rows after the step a run resumes at."""
+        """Write `env.json` and start the trackers; say what is not as it was before a resume."""
         if not self.accelerator.is_main_process:
             return
         info = environment(self.accelerator)
-        checkpoint.write_text(self.folder / "env.json", json.dumps(info, indent=1) + "\n")
-        if self.file.exists():
-            lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
-            whole = [line for line in lines if line.endswith("\n")]
-            kept = [line for line in whole if json.loads(line)["step"] <= step]
-            checkpoint.write_text(self.file, "".join(kept))
+        file = self.folder / "env.json"
+        if step and file.exists():
+            try:
+                _compare(read_json(file, "the environment of the run"), info)
+            except DataError as error:
+                logger.warning("%s", error)
+        checkpoint.write_text(file, json.dumps(info, indent=1) + "\n")
         if self.accelerator.log_with:
             self.accelerator.init_trackers(self.folder.name)
         if self.callback is not None:
@@ -75,10 +86,43 @@ class Journal:
             return
         row = {"step": step, "split": split, **figures, **clock}
         with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
+            stream.write(json.dumps(plain_floats(row), allow_nan=False) + "\n")
         if self.accelerator.log_with:
             named = {f"{split}/{name}": value for name, value in figures.items()}
             self.accelerator.log(named, step=step)
+
+
+def _compare(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Warn about what a resumed run does not have in common with its beginning."""
+    names = [name for name in now if name != "versions"]
+    pairs = {name: (before.get(name), now[name]) for name in names}
+    versions = before.get("versions")
+    for name, version in now["versions"].items():
+        pairs[name] = (versions.get(name) if isinstance(versions, dict) else None, version)
+    changes = [f"{name} {new} instead of {old}" for name, (old, new) in pairs.items() if old != new]
+    if changes:
+        logger.warning(
+            "resumed with %s: the last bits may differ from those of an uninterrupted run",
+            ", ".join(changes),
+        )
+
+
+def plain_floats(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row fit for JSON, which has no NaN and no infinity: null stands for them."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
+
+
+def mean_figures(
+    logs: Sequence[tuple[float, Mapping[str, Tensor]]], accelerator: Any
+) -> dict[str, float]:
+    """Average the figures of a step over its micro-batches, by weight, and over all processes."""
+    names = list(logs[0][1])
+    rows = [weight * torch.stack([log[name].float() for name in names]) for weight, log in logs]
+    means = accelerator.reduce(torch.stack(rows).sum(0), "mean").tolist()
+    return dict(zip(names, means, strict=True))
 
 
 def mean_rows(rows: list[dict[str, float]]) -> dict[str, float]:

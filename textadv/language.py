@@ -34,11 +34,14 @@ class _Model:
         import transformers
 
         try:
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
-            model = getattr(transformers, loader).from_pretrained(
-                str(folder), dtype=torch.float32, use_safetensors=True
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(
+                str(folder), trust_remote_code=False
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            model = getattr(transformers, loader).from_pretrained(
+                str(folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            )
+        # Whatever the files make Transformers raise, the user gets one line.
+        except Exception as error:
             raise ResourceError(
                 f"{kind} {shown(str(folder))}",
                 got=shown((str(error).strip().splitlines() or [""])[0], 200),

@@ -13,8 +13,11 @@ from typing import Any
 import torch
 
 from textadv.errors import ConfigError, LaunchError
+from textadv.seeding import preserve_rng
+from textadv.sharding import keep_skeleton, spread
+from textadv.sites import probe_ids
 
-__all__ = ["environment", "make_accelerator", "resolve_precision"]
+__all__ = ["check_backend", "environment", "make_accelerator", "prepare", "resolve_precision"]
 
 PACKAGES = ("textadv", "torch", "transformers", "datasets", "accelerate", "evaluate")
 
@@ -45,9 +48,9 @@ def make_accelerator(
     """Return an Accelerator that really joins all processes of the launch.
 
     Raises:
-        LaunchError: If the launcher started several processes and they do not form one group: on a
-            CPU that happens when `ACCELERATE_USE_CPU` is not set.
-        ConfigError: If a tracker is not installed.
+        LaunchError: If the launcher started several processes and they do not form one group.
+        ConfigError: If a tracker is not installed, or the backend is one that cannot be trained
+            and resumed on.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, PartialState
@@ -56,8 +59,11 @@ def make_accelerator(
     if launched == 1 and PartialState._shared_state:
         # Accelerate keeps one precision per process; a second run may want another.
         AcceleratorState._reset_state(reset_partial_state=True)
+    # Without a GPU, processes of a launcher only meet when they are told where they run.
+    on_cpus = launched > 1 and "LOCAL_RANK" in os.environ and not torch.accelerator.is_available()
     try:
         accelerator = Accelerator(
+            cpu=on_cpus,
             mixed_precision=resolve_precision(precision),
             log_with=list(trackers) or None,
             project_dir=str(project_dir) if project_dir is not None else None,
@@ -73,9 +79,87 @@ def make_accelerator(
             "launch",
             got=f"{launched} processes started, {accelerator.num_processes} in this one's group",
             expected="one group: these would be unrelated jobs writing to one directory",
-            fix="on CPUs: ACCELERATE_USE_CPU=true torchrun --nproc-per-node N -m textadv train ...",
+            fix="accelerate launch --config_file recipes/accelerate/ddp.yaml (or cpu.yaml) "
+            "--num_processes N -m textadv train ...",
+        )
+    check_backend(accelerator)
+    if accelerator.distributed_type.value == "DEEPSPEED":
+        raise ConfigError(
+            "launch",
+            got="DeepSpeed, whose optimizer does not go into checkpoints that verify",
+            expected="DDP or FSDP2",
+            fix="use recipes/accelerate/fsdp2.yaml, or AdversarialTrainer with DeepSpeed",
         )
     return accelerator
+
+
+def check_backend(accelerator: Any, *, handles_weights: bool = False) -> None:
+    """Refuse what shards weights in a way that objectives cannot work with.
+
+    Args:
+        accelerator: An `accelerate.Accelerator`.
+        handles_weights: Whether the objective reads or moves weights itself.
+
+    Raises:
+        ConfigError: FSDP version 1, DeepSpeed ZeRO-3, or an objective that handles weights under
+            FSDP2 or DeepSpeed.
+    """
+    kind = accelerator.distributed_type.value
+    if kind == "FSDP" and not accelerator.is_fsdp2:
+        raise ConfigError(
+            "accelerate: fsdp_version",
+            got="1",
+            expected="2: version 1 cannot run inner passes",
+            fix="set fsdp_version: 2, as recipes/accelerate/fsdp2.yaml does",
+        )
+    if kind == "DEEPSPEED" and accelerator.state.deepspeed_plugin.zero_stage == 3:
+        raise ConfigError(
+            "accelerate: zero_stage",
+            got="3",
+            expected="1 or 2: under ZeRO-3 gradients of perturbations are silently wrong",
+            fix="use recipes/accelerate/zero2.yaml, or fsdp2.yaml to shard weights too",
+        )
+    if kind in ("FSDP", "DEEPSPEED") and handles_weights:
+        raise ConfigError(
+            "objective",
+            got=f"one that reads or moves weights itself, under {kind}",
+            expected="whole weights on every process (awp, sam, r4f, smart with bregman)",
+            fix="use recipes/accelerate/ddp.yaml",
+        )
+
+
+def prepare(accelerator: Any, model: Any, optimizer: Any) -> tuple[Any, Any]:
+    """Return model and optimizer as `accelerator.prepare` does, with DDP set up for objectives.
+
+    Buffers are not sent around in every forward: processes then need not run equally many, and
+    inner passes need none. Parameters that no forward uses are looked for only if there are any.
+    Under FSDP2 the state that an optimizer brings along is split as the weights are.
+    """
+    from accelerate import DistributedDataParallelKwargs, DistributedType
+
+    plain = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.NO)
+    if accelerator.distributed_type not in plain:
+        accelerator.ddp_handler = DistributedDataParallelKwargs(
+            broadcast_buffers=False, find_unused_parameters=_has_unused(model)
+        )
+    if accelerator.distributed_type != DistributedType.FSDP:
+        prepared, optimizer = accelerator.prepare(model, optimizer)
+        return prepared, optimizer
+    keep_skeleton(model)
+    saved = optimizer.state_dict()
+    prepared, optimizer = accelerator.prepare(model, optimizer)
+    optimizer.load_state_dict(spread(saved, optimizer))
+    return prepared, optimizer
+
+
+def _has_unused(model: Any) -> bool:
+    """Run one text forward and back, and return whether a trainable parameter got no gradient."""
+    ids = probe_ids(model)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with preserve_rng(ids.device), torch.enable_grad():
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        grads = torch.autograd.grad(logits.sum(), trainable, allow_unused=True)
+    return any(grad is None for grad in grads)
 
 
 def environment(accelerator: Any = None) -> dict[str, Any]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from textadv import adapters
+from textadv.adapters import LoRAConfig
 from textadv.errors import UnsupportedModelError, shown
+from textadv.files import read_json
 
 __all__ = [
     "ModelConfig",
@@ -23,6 +28,11 @@ __all__ = [
     "unreadable",
 ]
 
+logger = logging.getLogger(__name__)
+
+ATTENTION = ("eager", "sdpa", "flash_attention_2")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -34,12 +44,14 @@ class ModelConfig:
         revision: Branch, tag or commit on the Hub.
         new_head: Replace a stored classification head whose labels differ from the data's.
         attn_implementation: Attention kernel; the model's default when not given.
+        lora: Train adapters and the head instead of all weights.
     """
 
     name: str
     revision: str | None = None
     new_head: bool = False
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = None
+    lora: LoRAConfig | None = None
 
 
 def load_for_training(
@@ -49,7 +61,9 @@ def load_for_training(
     *,
     where: str = "model",
 ) -> tuple[Any, Any]:
-    """Return a float32 classifier with a head for the labels, and its tokenizer.
+    """Return a classifier with a head for the labels, and its tokenizer.
+
+    Trained weights are float32; with `lora`, the others are what it says.
 
     Args:
         config: The `model` block.
@@ -60,6 +74,7 @@ def load_for_training(
     Raises:
         UnsupportedModelError: No safetensors weights, no such model, a stored head that does not
             fit the labels, or weights that are not finite.
+        ResourceError: If a package is missing that `lora` needs.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -68,6 +83,7 @@ def load_for_training(
         _check_head(stored, id2label, where)
     name = resolve_name(config.name, where)
     options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
+    kept = adapters.base_options(config.lora, f"{where}.lora")
     head = {
         "num_labels": len(id2label),
         "id2label": id2label,
@@ -79,13 +95,13 @@ def load_for_training(
         model = AutoModelForSequenceClassification.from_pretrained(
             name,
             use_safetensors=True,
-            dtype=torch.float32,
             ignore_mismatched_sizes=config.new_head,
             attn_implementation=config.attn_implementation,
+            **kept,
             **head,
             **options,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:
         raise unreadable(name, error, where) from error
     check_finite(model, where)
     if tokenizer.pad_token_id is None:
@@ -93,23 +109,41 @@ def load_for_training(
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     check_vocabulary(model, tokenizer, where)
+    if config.lora is not None:
+        model = adapters.add_adapters(model, config.lora, config.name, f"{where}.lora")
     return model, tokenizer
 
 
 def load_config(name: str, revision: str | None = None, where: str = "model") -> Any:
     """Return the config of a stored model, without reading any weights.
 
+    What it says about code of its own is logged and never acted on.
+
     Raises:
-        UnsupportedModelError: No such model, or no safetensors weights beside it.
+        UnsupportedModelError: No such model, no safetensors weights beside it, or a config that
+            names a kernel to download.
     """
     from transformers import AutoConfig
 
     path = resolve_name(name, where)
     check_files(path, where)
     try:
-        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+    # Whatever the file makes Transformers raise, the user gets one line.
+    except Exception as error:
         raise unreadable(name, error, where) from error
+    kernel = getattr(config, "_attn_implementation", None)
+    if kernel is not None and kernel not in ATTENTION:
+        raise UnsupportedModelError(
+            f"{where} {shown(name)}: attn_implementation in its config",
+            got=shown(kernel),
+            expected=f"one of {', '.join(ATTENTION)}: nothing else is downloaded or run",
+            fix="remove it from config.json",
+        )
+    for key in ("auto_map", "custom_pipelines", "_target_"):
+        if getattr(config, key, None):
+            logger.warning("model %s: %s in its config is ignored", shown(name), key)
+    return config
 
 
 def resolve_name(name: str, where: str = "model") -> str:
@@ -133,13 +167,24 @@ def resolve_name(name: str, where: str = "model") -> str:
 def check_files(path_or_id: str | Path, where: str = "model") -> None:
     """Refuse a directory without safetensors weights, before anything is read from it."""
     folder = Path(path_or_id)
-    if not folder.is_dir():
+    try:
+        found = folder.is_dir()
+    except (OSError, ValueError):
+        found = False  # a name too long for any file
+    if not found:
         if folder.is_absolute() or str(path_or_id).startswith((".", "~")):
             raise UnsupportedModelError(
                 f"{where} {shown(str(path_or_id))}", got="no such directory", expected="a model"
             )
+        if not _HUB_ID.fullmatch(str(path_or_id)) or ".." in str(path_or_id):
+            raise UnsupportedModelError(
+                f"{where} {shown(str(path_or_id))}",
+                got="no directory of that name",
+                expected="a directory, or a Hub id such as owner/name",
+            )
         return
     if any(folder.glob("*.safetensors")):
+        _check_index(folder, where)
         return
     pickles = sorted(
         f.name for end in ("bin", "pt", "pth", "ckpt") for f in folder.glob(f"*.{end}")
@@ -150,6 +195,19 @@ def check_files(path_or_id: str | Path, where: str = "model") -> None:
         expected="model.safetensors",
         fix="convert it with save_pretrained in a place you trust" if pickles else "",
     )
+
+
+def _check_index(folder: Path, where: str) -> None:
+    """Refuse an index whose weights are not in its own folder."""
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return
+    named = read_json(index, "an index of weights").get("weight_map")
+    for name in named.values() if isinstance(named, dict) else [named]:
+        if not isinstance(name, str) or Path(name).name != name or name == "..":
+            raise UnsupportedModelError(
+                f"{where} {shown(str(index))}", got=shown(name), expected="a file beside it"
+            )
 
 
 def check_finite(model: nn.Module, where: str = "model") -> None:

@@ -23,18 +23,27 @@ class Monitor:
     def __init__(self, scope: Scope = "sequence") -> None:
         self.scope = scope
         self._skipped: list[Tensor] = []
+        self._non_finite: list[Tensor] = []
 
     def record(self, grad: Tensor, mask: Tensor) -> None:
         """Count the groups of one step whose gradient is zero or not finite."""
         found = norms.usable(grad, mask, self.scope)
         present = mask.any(1) if self.scope == "sequence" else mask
-        skipped = (present & ~found).sum() / present.sum().clamp_min(1)
-        self._skipped.append(skipped.float())
+        count = present.sum().clamp_min(1)
+        self._skipped.append(((present & ~found).sum() / count).float())
+        finite = torch.where(mask.unsqueeze(-1), grad.flatten(2), 0.0).isfinite().all(-1)
+        finite = finite.all(1) if self.scope == "sequence" else finite
+        self._non_finite.append(((present & ~finite).sum() / count).float())
 
     @property
     def skipped_fraction(self) -> Tensor | None:
         """Return the share of groups that could not step, over all steps; None before any."""
         return torch.stack(self._skipped).mean() if self._skipped else None
+
+    @property
+    def non_finite_fraction(self) -> Tensor | None:
+        """Return the share of groups whose gradient had a NaN or infinite entry; None before."""
+        return torch.stack(self._non_finite).mean() if self._non_finite else None
 
 
 def relative_norm(delta: Tensor, mask: Tensor, token_norm: Tensor) -> Tensor:

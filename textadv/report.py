@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from textadv.errors import DataError, shown
+from textadv.files import read_json
+from textadv.report_shape import check_report
 from textadv.report_text import cell as _cell
-from textadv.report_text import judgement_lines
+from textadv.report_text import judgement_lines, opening_lines
 from textadv.report_text import percent as _percent
 
 __all__ = ["SCHEMA_VERSION", "AttackResult", "RobustnessReport"]
@@ -126,6 +128,7 @@ class RobustnessReport:
                 fix="read it with the textadv that wrote it, or run the evaluation again",
             )
         fields = {name: value for name, value in values.items() if name != "schema_version"}
+        check_report(fields)
         try:
             fields["clean_interval"] = _interval(fields["clean_interval"])
             fields["commands"] = tuple(map(str, fields.get("commands", ())))
@@ -156,13 +159,11 @@ class RobustnessReport:
         """Read `report.json`, or the one in a folder; DataError when it is not a report."""
         path = Path(path)
         path = path / "report.json" if path.is_dir() else path
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(str(path), got=shown(str(error)), expected="a report.json") from error
-        if not isinstance(values, dict):
-            raise DataError(str(path), got=type(values).__name__, expected="a JSON object")
-        return cls.from_dict(values)
+        return cls.from_dict(read_json(path, "a report.json"))
+
+    def __str__(self) -> str:
+        """Return the report for people."""
+        return self.to_markdown()
 
     def to_markdown(self) -> str:
         """Return the report for people: what was measured, on how many examples, how surely."""
@@ -175,9 +176,10 @@ class RobustnessReport:
             "Intervals are 95 % Wilson intervals.",
             "",
             f"Clean accuracy: {_rate(self.clean_accuracy, self.clean_interval, n)}",
+            *opening_lines(self),
         ]
         if self.attacks:
-            lines += ["", *self._attack_table()]
+            lines += ["", "## Attacks", "", *self._attack_table()]
         if self.worst_case:
             worst = self.worst_case
             figure = _rate(worst["accuracy"], worst["interval"], n)
@@ -186,6 +188,8 @@ class RobustnessReport:
         if self.embedding:
             lines += [
                 "",
+                "## Embedding space",
+                "",
                 "| perturbation | norm | epsilon | steps | accuracy |",
                 "|---|---|---|---|---|",
             ]
@@ -193,6 +197,11 @@ class RobustnessReport:
                 f"| {_cell(name)} | {_cell(row.get('norm', ''))} | {_radius(row)} "
                 f"| {row.get('num_steps', '')} | {_rate(row['accuracy'], row.get('interval'))} |"
                 for name, row in self.embedding.items()
+            ]
+            scales = {row.get("mean_token_norm") for row in self.embedding.values()} - {None}
+            lines += [
+                f"\nEpsilon is in embedding units; a word's embedding has the mean length {scale}."
+                for scale in scales
             ]
         lines += judgement_lines(self)
         if self.versions:

@@ -10,35 +10,47 @@ from textadv.errors import shown
 if TYPE_CHECKING:
     from textadv.report import RobustnessReport
 
-__all__ = ["cell", "judgement_lines", "percent"]
+__all__ = ["cell", "judgement_lines", "opening_lines", "percent"]
+
+
+def opening_lines(report: RobustnessReport) -> list[str]:
+    """Return the audit's verdict and, for a cascade, the one figure that it is about."""
+    lines: list[str] = []
+    if report.audit:
+        open_rules = [row for row in report.audit["findings"] if row["outcome"] != "PASS"]
+        named = ", ".join(f"{cell(row['rule'])} {cell(row['outcome'])}" for row in open_rules)
+        lines += ["", f"Audit: **{cell(report.audit['verdict'])}**" + (named and f" ({named})")]
+    if report.cascade:
+        lines += ["", _headline(report.cascade, report.num_examples)]
+    return lines
 
 
 def judgement_lines(report: RobustnessReport) -> list[str]:
     """Return the lines for what a report holds beside attacks and embeddings."""
     lines: list[str] = []
-    if report.audit:
-        lines += ["", f"Audit: **{cell(report.audit['verdict'])}**", *_findings(report.audit)]
     if report.cascade:
-        lines += ["", *_cascade(report.cascade)]
+        lines += ["", "## Tracks", "", *_cascade(report.cascade)]
     qualities = {name: one.quality for name, one in report.attacks.items() if one.quality}
     if qualities:
-        lines += ["", *_quality(qualities)]
+        lines += ["", "## Changed texts", "", *_quality(qualities)]
     if report.details:
-        lines += ["", *_classes(report.details)]
-        lines += ["", *_curves(report.details["query_curves"], report.num_examples)]
+        lines += ["", "## Classes", "", *_classes(report.details)]
+        lines += ["", "## Query budgets", ""]
+        lines += _curves(report.details["query_curves"], report.num_examples)
+    if report.audit:
+        lines += ["", "## Audit", "", *_findings(report.audit)]
+    if report.data_hash or report.commands:
+        lines += ["", "## Repeat"]
     if report.data_hash:
         lines += ["", f"Sample: `{report.data_hash}`."]
     if report.commands:
-        lines += [
-            "",
-            "To repeat:",
-            "",
-            *(f"    {shown(command, 1000)[1:-1]}" for command in report.commands),
-        ]
+        lines += ["", *(f"    {shown(command, 1000)[1:-1]}" for command in report.commands)]
     return lines
 
 
 def _findings(audit: Mapping[str, Any]) -> Iterator[str]:
+    probed = f", on {audit['num_examples']} examples" if "num_examples" in audit else ""
+    yield f"Checks that could have shown these figures wrong{probed}:"
     yield ""
     yield "| rule | check | outcome | figure | advice |"
     yield "|---|---|---|---|---|"
@@ -47,10 +59,31 @@ def _findings(audit: Mapping[str, Any]) -> Iterator[str]:
         yield "| " + " | ".join(map(cell, parts)) + " |"
 
 
+def _headline(cascade: Mapping[str, Any], n: int) -> str:
+    main = cascade["headline"]
+    figure = cascade["groups"][main["group"]]
+    low, high = figure["interval"]
+    every = "every attack" if len(figure["attacks"]) > 1 else "the one attack"
+    text = (
+        f"Accuracy under attack: **{percent(figure['accuracy'])}** "
+        f"({figure['counts']['survived']}/{n}) [{100 * low:.1f}, {100 * high:.1f}] survive {every} "
+        f"of the {_tracks(main['tracks'])} in cascade {cell(cascade['name'])}."
+    )
+    covered = set(main["tracks"])
+    missing = [track for track in main.get("all_tracks", ()) if track not in covered]
+    return text + (f" Not covered: the {_tracks(missing)}." if missing else "")
+
+
+def _tracks(names: Sequence[str]) -> str:
+    listed = " and ".join(map(cell, names))
+    return f"track{'s' * (len(names) != 1)} {listed}"
+
+
 def _cascade(cascade: Mapping[str, Any]) -> Iterator[str]:
+    alone = cascade["mode"] == "individual"
     yield (
-        f"Cascade {cell(cascade['name'])}, {cell(cascade['mode'])} mode, parameters "
-        f"`{cell(cascade['hash'])}`. {cell(cascade['headline']['text'])}"
+        f"Cascade {cell(cascade['name'])}, parameters `{cell(cascade['hash'])}`, "
+        + ("every attack on every example." if alone else "only survivors go on.")
     )
     yield ""
     yield "| track | accuracy under attack, at least | at most | not tried | attacks |"

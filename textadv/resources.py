@@ -72,8 +72,8 @@ KINDS: dict[str, Kind] = {
     "vectors": Kind(
         what="word vectors, counter-fitted so that antonyms are far apart",
         variable="TEXTADV_VECTORS",
-        how="make them with textadv.counterfit from any vector file, or give a .npy matrix beside "
-        "words.txt, or a word2vec or GloVe text file, in the attack's `vectors` field or "
+        how="make them with `textadv counterfit` from any vector file, or give a .npy matrix "
+        "beside words.txt, or a word2vec or GloVe text file, in the attack's `vectors` field or "
         "TEXTADV_VECTORS",
     ),
     "masked-lm": Kind(

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from textadv.attacks.records import Record, read_records
-from textadv.errors import DataError, shown
+from textadv.errors import DataError
 from textadv.metrics import Status
 from textadv.report import RobustnessReport
 from textadv.statistics import worst_statuses
 
-__all__ = ["Results", "load_results"]
+__all__ = ["Results", "group_title", "load_results"]
+
+logger = logging.getLogger(__name__)
 
 WORST_CASE = "worst case"
+TITLES = {
+    "words": "word attacks",
+    "char": "character attacks",
+    "unicode": "Unicode attacks",
+    "embedding": "embedding attacks",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,20 +69,28 @@ class Results:
             return stated if stated in groups else None
         return groups[-1] if groups else None
 
-    @property
+    @functools.cached_property
     def labels(self) -> dict[str, int]:
         """The gold label of each example, by id."""
         return {record.id: record.label for record in self.records}
 
-    @property
+    @functools.cached_property
     def texts(self) -> dict[str, tuple[str, ...]]:
         """The unchanged text of each example, by id."""
         return {record.id: record.text for record in self.records}
 
-    @property
+    @functools.cached_property
     def right(self) -> dict[str, bool]:
         """Whether the unchanged text is classified right, by id."""
         return {record.id: record.prediction == record.label for record in self.records}
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """A hash of the records, whatever their order: what an audit of them is tied to."""
+        total = hashlib.sha256()
+        for line in sorted(record.to_line() for record in self.records):
+            total.update(line.encode())
+        return total.hexdigest()[:16]
 
     def outcomes(self, attack: str) -> list[Record]:
         """Return one record per example for an attack.
@@ -107,8 +126,15 @@ class Results:
         return found
 
 
+def group_title(group: str) -> str:
+    """Return what a group of attacks is called in a sentence: `under ...`."""
+    return TITLES.get(group, group)
+
+
 def load_results(path: str | Path) -> Results:
     """Read an evaluation from its directory.
+
+    An audit of other records than these is left out, with a warning.
 
     Raises:
         DataError: No report or records there, damaged ones, or records of another report.
@@ -116,15 +142,7 @@ def load_results(path: str | Path) -> Results:
     folder = Path(path)
     report = RobustnessReport.load(folder)
     file = (folder if folder.is_dir() else folder.parent) / "records.jsonl"
-    try:
-        records = read_records(file)
-    except OSError as error:
-        raise DataError(
-            str(file),
-            got=shown(error.strerror or str(error)),
-            expected="the records behind report.json",
-            fix="name the output directory of an evaluation",
-        ) from error
+    records = read_records(file)
     ids = {record.id for record in records}
     if records and len(ids) != report.num_examples:
         raise DataError(
@@ -133,4 +151,9 @@ def load_results(path: str | Path) -> Results:
             expected=f"{report.num_examples}, as report.json beside it says",
             fix="finish the evaluation, or do not mix two runs in one directory",
         )
-    return Results(report=report, records=tuple(records), source=str(path))
+    found = Results(report=report, records=tuple(records), source=str(path))
+    audited = (report.audit or {}).get("records", "")
+    if audited and audited != found.digest:
+        logger.warning("%s: the audit is left out, its records have changed: audit again", path)
+        found = dataclasses.replace(found, report=dataclasses.replace(report, audit=None))
+    return found

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from textadv.adapters import bare
 from textadv.errors import UnsupportedModelError
 from textadv.sites import Site
 
@@ -150,6 +151,7 @@ def captured_output(model: Any, into: dict[str, Tensor]) -> Iterator[None]:
     Raises:
         UnsupportedModelError: If the model does not say which part is the encoder.
     """
+    model = bare(model)
     encoder = model.base_model
     if encoder is model:
         raise UnsupportedModelError(

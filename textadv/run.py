@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,26 @@ from textadv import checkpoint
 from textadv.batching import Encoded
 from textadv.config import Recipe, as_dict, dump_recipe
 from textadv.data import LabelSpace, TextData, load_data
-from textadv.embeddings import wrap
-from textadv.errors import ConfigError, OutputExistsError, shown
-from textadv.evaluate import evaluate_attacks, make_examples, sample_examples
+from textadv.data.tokens import token_notes
+from textadv.diskspace import full_disk_named
+from textadv.errors import CheckpointError, ConfigError, OutputExistsError, shown
+from textadv.evaluate import make_examples, sample_examples
+from textadv.files import check_writable
+from textadv.interrupts import Interrupted, listening
 from textadv.journal import Callback
+from textadv.launch import resolve_precision
+from textadv.measure import evaluate_victim
 from textadv.models import load_for_training, max_positions
 from textadv.report import RobustnessReport
+from textadv.runlock import LOCK, run_lock
 from textadv.seeding import preserve_rng, python_random, seed_everything
 from textadv.trainer import Trainer, TrainResult
-from textadv.validation import measure_perturbations, perturbation_labels
+from textadv.validation import perturbation_labels
 from textadv.victim import ModelVictim
 
 __all__ = ["RunResult", "check_recipe", "claim_folder", "evaluate_model", "run_recipe"]
+
+RECIPE, RECORDS = "recipe.yaml", "records.jsonl"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,15 +71,35 @@ def run_recipe(
         recipe: The recipe.
         output_dir: A new or empty directory, or with `resume` one that holds this run.
         base_dir: Directory that relative data paths start from: the recipe's own.
-        resume: Continue where the newest whole checkpoint ends.
+        resume: Continue where the newest whole checkpoint ends, or start again if there is none.
         callback: Told about training steps and validations.
         progress: Told about each finished attack record.
 
     Raises:
         TextAdvError: For anything wrong with recipe, data, model or directory, before training.
+        Interrupted: After SIGTERM, SIGINT or SIGUSR1, with everything saved that was finished.
     """
     folder = Path(output_dir)
-    claim_folder(folder, resume=resume)
+    try:
+        with listening(), run_lock(folder), full_disk_named(folder):
+            if int(os.environ.get("RANK", "0")) == 0:
+                claim_folder(folder, resume=resume)
+            return _run(recipe, folder, Path(base_dir), resume, callback, progress)
+    except Interrupted as stop:
+        if not (folder / RECIPE).is_file():
+            raise
+        advice = f"textadv train {shlex.quote(str(folder))} --resume"
+        raise Interrupted(stop.signum, stop.saved, advice) from None
+
+
+def _run(
+    recipe: Recipe,
+    folder: Path,
+    base_dir: Path,
+    resume: bool,
+    callback: Callback | None,
+    progress: Callable[[Any], None] | None,
+) -> RunResult:
     data = check_recipe(recipe, base_dir)
     seed = recipe.training.seed
     with preserve_rng():
@@ -84,9 +113,10 @@ def run_recipe(
             "data.max_length", got=str(recipe.data.max_length), expected=f"at most {limit} tokens"
         )
     encoded = _encode(recipe, data, tokenizer)
-    if int(os.environ.get("RANK", "0")) == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_text(folder / "recipe.yaml", dump_recipe(_moved(recipe, base_dir, folder)))
+    main = int(os.environ.get("RANK", "0")) == 0
+    resolved = dump_recipe(_moved(recipe, base_dir, folder))
+    if main and not resume:
+        checkpoint.write_text(folder / RECIPE, resolved)
     trainer = Trainer(
         model,
         tokenizer,
@@ -98,8 +128,13 @@ def run_recipe(
         perturbations=perturbation_labels(recipe.evaluation.perturbations),
         fingerprint=_fingerprint(recipe, data),
         callback=callback,
+        merge_adapters=recipe.model.lora is None or recipe.model.lora.merge,
     )
-    result = trainer.fit(resume=resume)
+    # A run that ended before it trained is resumed from its start.
+    result = trainer.fit(resume=resume and trainer.store.checkpoints.is_dir())
+    if main and resume:
+        # Only now is it known to be a recipe that may go on here.
+        checkpoint.write_text(folder / RECIPE, resolved)
     report = None
     split = "test" if "test" in data.splits else "validation"
     if trainer.accelerator.is_main_process and split in data.splits:
@@ -115,10 +150,8 @@ def run_recipe(
             data_name=_data_name(recipe, split),
             progress=progress,
         )
-    notes = [*data.notes]
-    if encoded["train"].num_cut:
-        share = encoded["train"].num_cut / len(encoded["train"])
-        notes.append(f"train: {share:.1%} of the texts are cut at {recipe.data.max_length} tokens")
+    texts = data.splits["train"].with_format(None)["text"][:]
+    notes = [*data.notes, *token_notes("train", texts, tokenizer, recipe.data.max_length)]
     return RunResult(training=result, report=report, notes=notes)
 
 
@@ -127,17 +160,17 @@ def check_recipe(recipe: Recipe, base_dir: str | Path = ".") -> TextData:
     data = load_data(
         recipe.data, base_dir=base_dir, seed=recipe.training.seed, where="recipe: data"
     )
-    head = (data.labels.problem_type, data.labels.num_labels)
-    recipe.objective.check(*head)
-    for perturbation in recipe.evaluation.perturbations:
-        perturbation.check(*head)
-    if data.labels.task != "single_label" and recipe.evaluation.attacks:
-        raise ConfigError(
-            "recipe: evaluation.attacks",
-            got=f"text attacks on a {data.labels.task} head",
-            expected="none: they flip the one predicted class",
-            fix="set evaluation.attacks: []",
-        )
+    recipe.check(data.labels.problem_type, data.labels.num_labels)
+    lora = recipe.model.lora
+    if lora is not None and lora.base == "bfloat16":
+        precision = resolve_precision(recipe.training.precision)
+        if precision != "bf16":
+            raise ConfigError(
+                "recipe: model.lora.base",
+                got=f"bfloat16 with {'fp32' if precision == 'no' else precision} training",
+                expected="bf16 training, which multiplies float32 by bfloat16",
+                fix="set training.precision: bf16, or model.lora.base: float32",
+            )
     return data
 
 
@@ -186,23 +219,9 @@ def evaluate_model(
         max_length=min(max_length, config.max_length or max_length),
         batch_tokens=config.batch_tokens,
     )
-    report = evaluate_attacks(
-        victim, sample, config, output_dir, progress, model=name, data=data_name
+    return evaluate_victim(
+        victim, sample, config, output_dir, name=name, data_name=data_name, progress=progress
     )
-    if config.perturbations:
-        encoded = Encoded(
-            [example.words.texts for example in sample],
-            [example.label for example in sample],
-            tokenizer,
-            max_length=victim.max_length,
-            ids=[example.id for example in sample],
-        )
-        figures = measure_perturbations(
-            wrap(model, tokenizer), encoded, config.perturbations, seed=config.seed
-        )
-        report = dataclasses.replace(report, embedding=figures)
-        report.save(output_dir)
-    return report
 
 
 def _encode(recipe: Recipe, data: TextData, tokenizer: Any) -> dict[str, Encoded]:
@@ -222,11 +241,18 @@ def _encode(recipe: Recipe, data: TextData, tokenizer: Any) -> dict[str, Encoded
 
 
 def claim_folder(folder: Path, *, resume: bool) -> None:
-    """Refuse a directory that already holds something, unless it is to be resumed."""
-    if folder.exists() and not folder.is_dir():
-        raise OutputExistsError(str(folder), got="a file", expected="a directory")
-    if not resume and folder.is_dir() and any(folder.iterdir()):
-        found = sorted(path.name for path in folder.iterdir())
+    """Refuse a directory that already holds something, or, to be resumed, that holds no run."""
+    check_writable(folder)
+    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    found = [name for name in found if name != LOCK]
+    if resume and not {RECIPE, RECORDS, "checkpoints"} & {*found}:
+        raise CheckpointError(
+            str(folder),
+            got=shown(", ".join(found[:4])) if found else "nothing to resume",
+            expected="a directory that holds a run",
+            fix="leave --resume out to start one",
+        )
+    if not resume and found:
         raise OutputExistsError(
             str(folder),
             got="a directory that holds " + shown(", ".join(found[:4])),

@@ -13,11 +13,13 @@ from typing import Any, Literal, TypeAlias, Union
 
 import yaml
 
-from textadv.errors import ConfigError, shown, unknown_name
+from textadv.errors import ConfigError, has_secret, shown, unknown_name
+from textadv.files import read_plain
 
-__all__ = ["StrictLoader", "Tables", "as_plain", "build", "read_yaml"]
+__all__ = ["StrictLoader", "Tables", "as_plain", "build", "parse_yaml", "read_yaml"]
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 200_000
+MAX_DEPTH = 40
 
 Tables: TypeAlias = Mapping[type, Mapping[str, type]]
 
@@ -59,7 +61,7 @@ def build(kind: Any, value: Any, where: str, tables: Tables) -> Any:
     if origin in (Union, types.UnionType):
         return _build_union(arguments, value, where, tables)
     if origin is Literal:
-        if value in arguments and not isinstance(value, bool):
+        if isinstance(value, str) and value in arguments:
             return value
         raise unknown_name("value", value, map(str, arguments), where)
     if origin in (list, tuple, Sequence):
@@ -82,7 +84,7 @@ def _build_named(base: type, value: Any, where: str, tables: Tables) -> Any:
         raise wrong_type(where, value, f"a mapping with a name: {', '.join(table)}")
     fields = dict(value)
     name = fields.pop("name")
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise unknown_name(base.__name__.lower(), name, table, f"{where}.name")
     return _build_dataclass(table[name], fields, where, tables)
 
@@ -97,7 +99,7 @@ def _build_dataclass(kind: Any, value: Any, where: str, tables: Tables) -> Any:
         if key not in fields:
             near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.5)
             raise ConfigError(
-                f"{where}{dot}{key}",
+                f"{where}{dot}{shown(str(key))[1:-1]}",
                 got="an unknown key",
                 expected=f"one of {', '.join(fields)}" if fields else "no settings here",
                 fix=f"did you mean {near[0]!r}?" if near else "",
@@ -151,7 +153,7 @@ def _build_scalar(kind: Any, value: Any, where: str) -> Any:
     if kind is float:
         try:
             number = float(value) if isinstance(value, int | float | str) else math.nan
-        except ValueError:
+        except (ValueError, OverflowError):
             number = math.nan
         if isinstance(value, bool) or not math.isfinite(number):
             raise wrong_type(where, value, "a finite number")
@@ -170,12 +172,14 @@ class StrictLoader(yaml.SafeLoader):
 
 
 def _unique_mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
+    seen: set[str] = set()
     for key_node, _ in node.value:
         key = key_node.value
+        place = f"line {key_node.start_mark.line + 1}"
+        if not isinstance(key, str):
+            raise ConfigError(place, got="a key that is a list or mapping", expected="a word")
         if key in seen:
-            line = key_node.start_mark.line + 1
-            raise ConfigError(f"line {line}", got=f"{shown(key)} twice", expected="each key once")
+            raise ConfigError(place, got=f"{shown(key)} twice", expected="each key once")
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
 
@@ -184,37 +188,70 @@ StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _un
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file: plain data, no aliases, no key twice.
+    """Return the mapping in a YAML file: plain data, no aliases, no key twice, no secrets.
 
     Raises:
         ConfigError: Anything else; the message names the file and the line.
     """
-    if not path.is_file():
-        raise ConfigError(f"recipe {path}", got="no such file", expected="a YAML file")
-    if path.stat().st_size > MAX_BYTES:
-        raise ConfigError(f"recipe {path}", got="over 1 MB", expected="a recipe")
+    content = read_plain(
+        path, "a YAML file", where=f"recipe {path}", limit=MAX_BYTES, error=ConfigError
+    )
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ConfigError(f"{path}", got="a YAML alias", expected="every value written out")
-        tree = yaml.load(text, StrictLoader)  # a SafeLoader
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{path}: byte {error.start}", got="not UTF-8", expected="UTF-8"
         ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f": line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "text"
-        raise ConfigError(f"{path}{line}", got=shown(problem), expected="plain YAML") from None
-    except ConfigError as error:
-        if error.where.startswith("line"):
-            raise ConfigError(
-                f"{path}: {error.where}", got=error.got, expected=error.expected
-            ) from None
-        raise
-    except RecursionError:
-        raise ConfigError(f"{path}", got="too deep nesting", expected="a recipe") from None
+    tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise wrong_type(f"{path}", tree, "a mapping of blocks: model, data, ...")
     return tree
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Return the value of a YAML text: plain data, no aliases, no key twice, no secrets.
+
+    Args:
+        text: YAML.
+        where: Its place, for errors, to which the line is added.
+
+    Raises:
+        ConfigError: Anything else.
+    """
+    if has_secret(text):
+        raise ConfigError(
+            where,
+            got="what looks like an access token",
+            expected="no secrets: recipes are saved and published",
+            fix="remove it, revoke it, and use `hf auth login` or HF_TOKEN",
+        )
+    try:
+        _check_events(text)
+        return yaml.load(text, StrictLoader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f": line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "text"
+        raise ConfigError(f"{where}{line}", got=shown(problem), expected="plain YAML") from None
+    except ConfigError as error:
+        raise ConfigError(
+            f"{where}: {error.where}", got=error.got, expected=error.expected
+        ) from None
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        # Numbers of thousands of digits, dates that do not exist, tags on values of another kind.
+        raise ConfigError(where, got=shown(str(error)), expected="plain YAML") from None
+
+
+def _check_events(text: str) -> None:
+    """Refuse aliases, which can multiply, and deep nesting, before anything is built."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        line = f"line {event.start_mark.line + 1}" if event.start_mark else "YAML"
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigError(line, got="a YAML alias", expected="every value written out")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise ConfigError(line, got="too deep nesting", expected="a recipe")

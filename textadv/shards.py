@@ -9,6 +9,7 @@ from typing import Protocol
 
 from textadv.attacks.base import Example
 from textadv.attacks.records import Record, RecordFile, read_records
+from textadv.checkpoint import write_text
 from textadv.errors import ConfigError
 from textadv.seeding import derive
 
@@ -45,6 +46,9 @@ def collect_records(
 ) -> list[Record]:
     """Run the attacks and return all records, appending them to a file as they come.
 
+    When all are there the file is put in the order of the examples, so that equal runs leave equal
+    files, whatever stopped them on the way.
+
     Of several processes each runs a share of the examples and appends to a file of its own beside
     `path`. They are brought together there at the end, and at the start where an earlier run was
     stopped, whatever its number of processes.
@@ -66,6 +70,7 @@ def collect_records(
         with RecordFile(path, header) as file:
             for record in records_of(sample, file.done):
                 file.append(record)
+            _put_in_order(path, file.records, sample)
             return file.records
     if path is None:
         raise ConfigError("output_dir", got="None", expected="a directory to share records in")
@@ -77,7 +82,19 @@ def collect_records(
         for record in records_of(share(sample, index, count), done):
             file.append(record)
     _gather(path, header, processes)
-    return read_records(path)
+    records = read_records(path)
+    if index == 0:
+        _put_in_order(path, records, sample)
+    processes.wait_for_everyone()
+    return records
+
+
+def _put_in_order(path: Path, records: Sequence[Record], sample: Sequence[Example]) -> None:
+    """Replace the file in one step by one whose records are in the order of the examples."""
+    place = {example.id: row for row, example in enumerate(sample)}
+    ordered = sorted(records, key=lambda record: (place[record.id], record.attack))
+    if ordered != list(records):
+        write_text(path, "".join(record.to_line() for record in ordered))
 
 
 def _gather(path: Path, header: dict[str, str], processes: Processes) -> None:

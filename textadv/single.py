@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from textadv.attacks import Record
-from textadv.attacks.examples import make_examples
+from textadv.attacks.examples import check_examples, make_examples
 from textadv.diff import Change, word_diff
 from textadv.errors import DataError, shown
 from textadv.evaluate import EvaluationConfig, evaluate_attacks
-from textadv.victim import as_victim
+from textadv.victim import as_victim, label_ids
 
 __all__ = ["SingleResult", "attack_one"]
 
@@ -37,24 +37,25 @@ class SingleResult:
 def attack_one(
     model: Any,
     text: str | Sequence[str],
-    label: int | None = None,
+    label: int | str | None = None,
     attacks: Sequence[str | Mapping[str, Any]] = ("deepwordbug",),
     *,
     query_budget: int | None = 2000,
     seed: int = 0,
 ) -> list[SingleResult]:
-    """Attack one text with one or several attacks.
+    """Attack one text with one or several attacks, and return their results in the same order.
 
     Args:
         model: What `textadv.victim.as_victim` takes.
         text: A string, or one per column.
-        label: The gold label; by default the class the model predicts.
+        label: The gold label, as a class id or a name of the model's; by default the class that
+            the model predicts.
         attacks: Names, or mappings with fields, as in `EvaluationConfig`.
         query_budget: Most queries of each attack.
         seed: Of attacks that draw.
 
     Raises:
-        DataError: A text that the model cannot score or that is empty.
+        DataError: A text that the model cannot score or that is empty, or a label it does not have.
 
     Example:
         >>> def scores(texts):
@@ -65,13 +66,16 @@ def attack_one(
     victim = as_victim(model)
     columns = (text,) if isinstance(text, str) else tuple(text)
     (checked,) = make_examples([columns], [0])
+    check_examples(victim, [checked])
     clean = victim.logits([checked.words.texts])
     if not torch.isfinite(clean).all():
         raise DataError("text", got=shown(columns[0]), expected="one that the model can score")
-    gold = int(clean[0].argmax()) if label is None else label
+    gold = int(clean[0].argmax()) if label is None else label_ids(victim, [label])[0]
     config = EvaluationConfig(attacks=attacks, query_budget=query_budget, seed=seed)
     report = evaluate_attacks(victim, make_examples([columns], [gold]), config)
-    return [_result(victim, record, clean) for record in report.records]
+    asked = list(config.build())
+    records = sorted(report.records, key=lambda record: asked.index(record.attack))
+    return [_result(victim, record, clean) for record in records]
 
 
 def _result(victim: Any, record: Record, clean: torch.Tensor) -> SingleResult:

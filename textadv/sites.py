@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from textadv.errors import ConfigError, UnsupportedModelError, unknown_name
 from textadv.seeding import preserve_rng
 
-__all__ = ["SITES", "Site", "check_site", "find_site"]
+__all__ = ["SITES", "Site", "check_site", "find_site", "probe_ids"]
 
 # What `site` may be, beside the dotted name of a layer that is called with the token ids.
 SITES = ("word", "embeddings_sum", "embeddings_normalized", "embeddings_out", "layer:k")
@@ -94,7 +94,7 @@ def find_site(model: Any, site: str | None = None) -> Site:
     site = "word" if site is None else site
     if site != "word" and (site in SITES or _LAYER.fullmatch(site)):
         return _hidden_site(model, site)
-    ids = _probe_ids(model)
+    ids = probe_ids(model)
     found: list[Site] = []
 
     def watch(name: str) -> Callable[..., None]:
@@ -165,7 +165,7 @@ def _hidden_site(model: Any, site: str) -> Site:
 
 def _hidden_calls(model: Any) -> list[_Call]:
     """Return every call of a module on a tensor (1, L, D) or (L, 1, D) in a probing forward."""
-    ids = _probe_ids(model)
+    ids = probe_ids(model)
     layouts = {(1, ids.shape[1]): False, (ids.shape[1], 1): True}
     calls: list[_Call] = []
 
@@ -201,7 +201,7 @@ def _blocks(calls: list[_Call]) -> list[_Call]:
     return [call for call in calls if first is not None and parent(call) == first]
 
 
-def _probe_ids(model: Any) -> Tensor:
+def probe_ids(model: Any) -> Tensor:
     """Return one row of distinct ordinary ids that ends as BART and T5 classifiers demand."""
     config = model.config.get_text_config()
     special = {config.pad_token_id, config.eos_token_id, config.bos_token_id}

@@ -59,14 +59,17 @@ def measure(
     """Evaluate without dropout, on the texts as they are or under a perturbation of each.
 
     Random starts are derived from the seed and the batch's first example. The model's training
-    flags are restored.
+    flags are restored. Every process runs as many batches, because sharded models need all of them
+    in each forward.
     """
     rows: list[tuple[list[int], Tensor, Tensor]] = []
     problem = port.problem_type(examples.labels)
+    sizes = {"batch_size": batch_size, "world_size": world_size}
+    plan = plan_evaluation(examples.lengths, rank=rank, **sizes)
+    longest = len(plan_evaluation(examples.lengths, rank=0, **sizes))
     with _eval_mode(port.model):
-        for indices in plan_evaluation(
-            examples.lengths, batch_size=batch_size, rank=rank, world_size=world_size
-        ):
+        for number in range(longest):
+            indices = plan[number] if number < len(plan) else [0]
             batch = examples.batch(indices, port.device)
             delta = None
             if perturbation is not None:
@@ -74,6 +77,7 @@ def measure(
                 delta = perturbation(port, batch, generator=generator)
             with torch.no_grad():
                 logits = port.logits(batch, delta, inner=True)
+            if number < len(plan):
                 rows.append((indices, port.loss(logits, batch).cpu(), logits.float().cpu()))
     order = torch.tensor([i for part, _, _ in rows for i in part], dtype=torch.long)
     width = port.model.config.num_labels

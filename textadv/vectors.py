@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textadv.errors import ResourceError, shown
+from textadv.files import path_problem, read_plain
 
 __all__ = ["Vectors", "load_vectors"]
 
 CHUNK_ROWS = 65536
+MAX_LINE = 1_000_000
+MAX_BYTES = 2**30
 # Cosines are rounded, so that they do not depend on which words are asked about together.
 GRID = np.float32(2.0**-20)
 
@@ -80,10 +83,12 @@ class Vectors:
 
 
 def _unit(rows: NDArray[Any]) -> NDArray[np.float32]:
-    """Return rows of unit length in float32; a zero row stays zero."""
-    values: NDArray[np.float32] = np.array(rows, dtype=np.float32)
-    lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    lengths[lengths == 0] = 1
+    """Return rows of unit length in float32; a zero row stays zero, one not finite becomes zero."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        values: NDArray[np.float32] = np.array(rows, dtype=np.float32)
+        lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    values[~np.isfinite(lengths[:, 0])] = 0
+    lengths[(lengths == 0) | ~np.isfinite(lengths)] = 1
     values /= lengths
     return values
 
@@ -107,10 +112,10 @@ def load_vectors(path: str) -> Vectors:
                 f"vectors {shown(path)}", got=f"{len(matrices)} .npy files", expected="one"
             )
         file = matrices[0]
-    if not file.is_file():
+    if problem := path_problem(file):
         raise ResourceError(
             f"vectors {shown(path)}",
-            got="no such file",
+            got=problem,
             expected="a .npy matrix beside words.txt, or a word2vec or GloVe text file",
             fix="give its path in the attack's `vectors` field",
         )
@@ -125,12 +130,21 @@ def _read_npy(file: Path) -> Vectors:
             got="no words.txt beside it",
             expected="one word per row of the matrix",
         )
-    words = names.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    content = read_plain(names, "one word in each line", limit=MAX_BYTES, error=ResourceError)
     try:
-        matrix = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError) as error:
-        raise ResourceError(f"vectors {file}", got=shown(str(error))) from error
-    if matrix.ndim != 2 or len(matrix) != len(words):
+        words = content.decode("utf-8").removesuffix("\n").split("\n")
+        # Not `np.load`, which takes archives and pickles for arrays too.
+        matrix = np.lib.format.open_memmap(file, mode="r")
+    # A damaged header makes numpy raise what its parser of Python literals raises.
+    except Exception as error:
+        raise ResourceError(
+            f"vectors {file}", got=shown(str(error)), expected="a matrix of numbers"
+        ) from error
+    if matrix.dtype.kind not in "fiu":
+        raise ResourceError(
+            f"vectors {file}", got=f"values of type {matrix.dtype}", expected="numbers"
+        )
+    if matrix.ndim != 2 or len(matrix) != len(words) or not matrix.shape[1]:
         raise ResourceError(
             f"vectors {file}",
             got=f"shape {matrix.shape} and {len(words)} words",
@@ -143,20 +157,23 @@ def _read_text(file: Path) -> Vectors:
     words: list[str] = []
     rows: list[NDArray[np.float32]] = []
     with file.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE), ""), start=1):
             # Some published files have words with spaces in them.
             word, *values = line.rstrip().rsplit(" ", len(rows[0]) if rows else -1)
             if number == 1 and len(values) == 1:
                 continue
             try:
-                row = np.array(values, dtype=np.float32)
+                with np.errstate(over="ignore"):
+                    row = np.array(values, dtype=np.float32)
             except ValueError:
                 row = np.empty(0, dtype=np.float32)
-            if not len(row) or (rows and len(row) != len(rows[0])):
+            odd = not len(row) or (rows and len(row) != len(rows[0]))
+            if odd or not np.isfinite(row).all():
+                width = len(rows[0]) if rows else "some"
                 raise ResourceError(
                     f"vectors {file} line {number}",
                     got=shown(line),
-                    expected=f"a word and {len(rows[0]) if rows else 'some'} numbers",
+                    expected=f"a word and {width} numbers that are finite",
                 )
             words.append(word)
             rows.append(row)

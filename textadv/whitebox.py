@@ -107,6 +107,11 @@ class WhiteBox:
     def _differentiate(
         self, inputs: dict[str, Tensor], labels: Sequence[int]
     ) -> tuple[Tensor, Tensor, Tensor]:
+        return self.port.parts.fitting(lambda: self._gradient(inputs, labels))
+
+    def _gradient(
+        self, inputs: dict[str, Tensor], labels: Sequence[int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         embedding = self.port.embed(inputs)
         with self.port.attack_mode("eval"), torch.enable_grad():
             delta = torch.zeros_like(embedding, dtype=torch.float32, requires_grad=True)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.oracles import toy
 from textadv.attacks import Record, RecordFile, build_attack, read_records, run
-from textadv.errors import DataError, OutputExistsError
+from textadv.errors import BusyError, DataError, OutputExistsError
 
 HEADER = {"config_hash": "c", "data_hash": "d"}
 
@@ -122,7 +122,7 @@ def test_records_of_another_run_are_refused(tmp_path: Path) -> None:
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
-    with RecordFile(path, HEADER), pytest.raises(OutputExistsError, match="another process"):
+    with RecordFile(path, HEADER), pytest.raises(BusyError, match="another process"):
         RecordFile(path, HEADER)
     RecordFile(path, HEADER).close()
 

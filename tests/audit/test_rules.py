@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from tests.audit.zoo import CONFIG, FLAWS, HONEST, honest, subject
+from tests.audit.toys import CONFIG, honest, subject
+from tests.audit.zoo import FLAWS, HONEST, halves
 from tests.results import made
 from textadv.audit import RULES, AuditReport, Finding, audit, subject_of_run, with_audit
 from textadv.audit.thresholds import THRESHOLDS, grade
@@ -42,6 +43,13 @@ def test_an_honest_model_has_no_failure_and_every_rule_runs():
     assert found.exit_code == 0
     assert str(found).endswith("SUPPORTED WITH FLAGS")
     assert json.loads(json.dumps(found.to_dict()))["verdict"] == "SUPPORTED WITH FLAGS"
+
+
+def test_both_halves_of_the_zoo_have_a_flaw_for_every_rule():
+    for half in halves():
+        assert {flaw.rule for flaw in half} == set(RULES)
+    assert len({flaw.name for flaw in FLAWS}) == len(FLAWS)
+    assert len(HONEST) >= 10
 
 
 @pytest.mark.slow
@@ -95,8 +103,10 @@ def test_what_a_rule_lacks_makes_it_inconclusive_not_passed():
     found = audit(bare, CONFIG, rules=["A4", "A7", "A11", "A15", "A16", "A17", "A25"])
     assert set(found.named("INCONCLUSIVE")) == {"A4", "A7", "A11", "A15", "A16", "A17", "A25"}
     assert found.verdict == "INCONCLUSIVE"
-    unknown = dataclasses.replace(honest(), train_texts=None, ratings=None)
-    assert audit(unknown, CONFIG, rules=["A23", "A27"]).named("FLAG") == ["A23", "A27"]
+    unknown = audit(
+        dataclasses.replace(honest(), train_texts=None, ratings=None), CONFIG, rules=["A23", "A27"]
+    )
+    assert [one.outcome for one in unknown.findings] == ["INCONCLUSIVE", "FLAG"]
 
 
 def test_a_rule_that_breaks_is_inconclusive_and_says_why():

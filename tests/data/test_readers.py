@@ -163,8 +163,8 @@ def test_what_is_not_a_file_is_named_without_hanging(tmp_path):
         (fifo, "a FIFO"),
         (link, "a broken link"),
         (device, "a device"),
-        (tmp_path / "none.csv", "does not exist"),
-        (tmp_path / "nul\0.csv", "cannot be read"),
+        (tmp_path / "none.csv", "no such file"),
+        (tmp_path / "nul\0.csv", "unreadable"),
         (tmp_path / "a.xlsx", "a file ending in .csv, .tsv"),
     ]:
         message = refusal(path)

@@ -9,7 +9,6 @@ import transformers
 
 import textadv
 from tests.models import make_tokenizer, sentiment_rows
-from textadv.errors import ConfigError
 from textadv.integrations import AdversarialTrainer, AdversarialTrainerMixin
 from textadv.objectives import TAVAT, Adversarial, Clean, FreeAT, FreeLB
 from textadv.perturb import FGM, PGD
@@ -175,6 +174,15 @@ def test_what_an_objective_remembers_survives_a_checkpoint(tmp_path):
         assert torch.equal(resumed.port_of(resumed.model).memory[name], value)
 
 
-def test_memory_and_accumulation_are_refused_together(tmp_path):
-    with pytest.raises(ConfigError, match="gradient_accumulation_steps"):
-        make_trainer(tmp_path, FreeAT(), gradient_accumulation_steps=2)
+def test_each_micro_batch_of_a_window_has_its_own_memory(tmp_path):
+    trainer = make_trainer(
+        tmp_path,
+        FreeAT(num_replays=2),
+        max_steps=2,
+        gradient_accumulation_steps=2,
+        per_device_train_batch_size=4,
+    )
+    trainer.train()
+    memory = trainer.port_of(trainer.model).memory
+    assert sorted(memory) == ["free.delta.0", "free.delta.1"]
+    assert all((value != 0).any() for value in memory.values())

@@ -9,7 +9,6 @@ import torch
 
 from tests.models import make_tokenizer, sentiment_rows
 from textadv.batching import Encoded
-from textadv.errors import ConfigError
 from textadv.objectives import FAT, SMART, TAVAT, Clean, FreeAT
 from textadv.testing import tiny_model
 from textadv.trainer import Trainer
@@ -92,8 +91,9 @@ def test_forgetting_is_noticed(tmp_path):
     with pytest.raises(Stop):
         broken.fit()
     resumed = trainer(tmp_path / "broken", OBJECTIVES["tavat"])
-    resumed.store.resume = lambda model, optimizer, scaler, memory: type(resumed.store).resume(
-        resumed.store, model, optimizer, scaler, {}
+    resume = resumed.store.resume
+    resumed.store.resume = lambda model, optimizer, scaler, memory, **options: resume(
+        model, optimizer, scaler, {}, **options
     )
     found = resumed.fit(resume=True).model.state_dict()
     assert any(not torch.equal(found[key], expected[key]) for key in expected)
@@ -113,9 +113,27 @@ def test_batches_are_dealt_once_for_each_replay(tmp_path):
     assert len({tuple(d) for d in dealt}) == 5
 
 
-def test_accumulation_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="gradient_accumulation_steps: got 2 with an objective"):
-        trainer(tmp_path, FAT(), gradient_accumulation_steps=2)
+@pytest.mark.parametrize("name", ["free", "tavat"])
+def test_memory_moves_once_a_step_under_accumulation_and_resumes(name, tmp_path):
+    options = {"gradient_accumulation_steps": 2}
+    whole = trainer(tmp_path / "whole", OBJECTIVES[name], **options)
+    moves = []
+    remember = type(OBJECTIVES[name]).remember
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            type(OBJECTIVES[name]),
+            "remember",
+            lambda self, port, notes: (moves.append(len(notes)), remember(self, port, notes)),
+        )
+        expected = whole.fit().model.state_dict()
+    # Five batches of eight: two, two, and one, three times over.
+    assert moves == ([2] * 6 + [1] * 3 if name == "free" else [2, 2, 1] * 3)
+    broken = trainer(tmp_path / "broken", OBJECTIVES[name], **options)
+    broken.callback = StopAt(5)
+    with pytest.raises(Stop):
+        broken.fit()
+    found = trainer(tmp_path / "broken", OBJECTIVES[name], **options).fit(resume=True)
+    assert all(torch.equal(value, expected[key]) for key, value in found.model.state_dict().items())
 
 
 def test_the_alarm_reaches_the_log(tmp_path, caplog, monkeypatch):

@@ -24,6 +24,7 @@ from textadv.results import Results
 HOSTILE = "<script>alert(1)</script>\"onerror='alert(2)' </style>{{7*7}}<!-- ]]> \u202e\u200b&amp;"
 AUDIT = {
     "verdict": "SUPPORTED WITH FLAGS",
+    "num_examples": 60,
     "findings": [
         {"rule": "A4", "title": "gradients", "outcome": "PASS", "figure": "0/9", "advice": "-"},
         {"rule": "A9", "title": HOSTILE, "outcome": "FLAG", "figure": HOSTILE, "advice": "more"},
@@ -213,16 +214,17 @@ def test_columns_of_a_pair_are_kept_apart():
 def test_several_runs_are_compared_and_what_cannot_be_says_why():
     first, second = results(model="one"), results(model="two")
     other = made({"a": statuses(90)}, model="three")
-    page = html.unescape(build_page([first, second, other]))
-    assert compare_results(first, second).verdict in page
-    assert "not compared: compare: got two evaluations with different ids" in page
+    page = html.unescape(build_page([first, second, other])).replace("\u00a0", " ")
+    found = dataclasses.replace(compare_results(first, second), first="A", second="B")
+    assert f"A and B: {found.verdict}" in page
+    assert "A and C are not compared: compare: got two evaluations with different ids" in page
     assert page.count('class="plot"') == 3
     assert "Over" not in re.findall(r"<h3>(Over)", page)
 
 
 def test_runs_of_one_model_with_several_seeds_have_mean_range_and_worst_case():
     runs = [toy_results(seed, n=40) for seed in range(3)]
-    page = html.unescape(build_page(runs))
+    page = html.unescape(build_page(runs)).replace("\u00a0", " ")
     assert "Over 3 runs of one model" in page
     accuracies = [100 * run.report.attacks["deepwordbug"].accuracy_under_attack for run in runs]
     span = f"mean {sum(accuracies) / 3:.1f} %, {min(accuracies):.1f} to {max(accuracies):.1f} %"

@@ -1,4 +1,4 @@
-"""Examples from texts and labels, checked, and fixed samples of them."""
+"""Examples from texts and labels, fixed samples of them, and whether they fit a model."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from numbers import Integral
 
-from textadv.attacks.base import Example
+from textadv.attacks.base import Example, config_hash
 from textadv.errors import DataError, shown
 from textadv.seeding import derive
+from textadv.victim import ModelVictim, Victim, label_names
 from textadv.words import Words
 
-__all__ = ["make_examples", "sample_examples"]
+__all__ = ["check_examples", "make_examples", "sample_examples", "sample_hash"]
 
 
 def make_examples(
@@ -77,6 +78,53 @@ def sample_examples(examples: Sequence[Example], count: int, seed: int = 0) -> l
         ranked = sorted(group, key=lambda example: derive(seed, "sample", example.id))
         chosen.update(example.id for example in ranked[: sizes[label]])
     return [example for example in examples if example.id in chosen]
+
+
+def check_examples(victim: Victim, sample: Sequence[Example]) -> None:
+    """Refuse examples that a model cannot mean.
+
+    Raises:
+        DataError: No examples, labels the model does not have, or a number of columns that differs
+            between texts or is not what the model reads.
+    """
+    if not sample:
+        raise DataError("examples", got="none", expected="at least one")
+    _check_columns(victim, sample)
+    classes: int | None = getattr(victim, "num_labels", None)
+    for example in sample:
+        if classes is not None and example.label >= classes:
+            raise DataError(
+                f"example {shown(example.id)}, label",
+                got=str(example.label),
+                expected=f"0 to {classes - 1}, the classes of the model",
+                fix="map the labels of the data to those of the model",
+            )
+
+
+def _check_columns(victim: Victim, sample: Sequence[Example]) -> None:
+    """Refuse texts with more, fewer or other numbers of columns than the model can mean."""
+    widths = {len(example.words.texts): example.id for example in sample}
+    if len(widths) > 1:
+        got = " and ".join(f"{width} (example {shown(name)})" for width, name in widths.items())
+        raise DataError("texts", got=f"columns {got}", expected="as many in every text")
+    (width,) = widths
+    if not isinstance(victim, ModelVictim):
+        return
+    if width > 2:
+        raise DataError("texts", got=f"{width} columns", expected="one, or a pair")
+    names = label_names(victim)
+    if width == 1 and "entailment" in {name.casefold() for name in names}:
+        raise DataError(
+            "texts",
+            got=f"single texts for a model of pairs (labels {', '.join(names)})",
+            expected="pairs",
+            fix="name both columns, for instance --text-column premise,hypothesis",
+        )
+
+
+def sample_hash(sample: Sequence[Example]) -> str:
+    """Return a hash of ids, texts, labels and editable places."""
+    return config_hash([[one.id, one.words.texts, one.label, one.words.editable] for one in sample])
 
 
 def _is_label(label: object) -> bool:

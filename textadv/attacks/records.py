@@ -7,16 +7,26 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from textadv.errors import DataError, OutputExistsError, shown
+from textadv.errors import BusyError, DataError, OutputExistsError, shown
+from textadv.files import parse_json, path_problem, read_json
 from textadv.metrics import STATUSES, Status
 
 __all__ = ["Record", "RecordFile", "read_records"]
 
 SYNC_SECONDS = 1.0
+RECORDS = "the records behind a report"
+HEADER = "what the records beside it belong to"
+EVALUATION = "name the output directory of an evaluation"
+ANOTHER = "choose another output directory, or delete the records"
+MAX_LINE_BYTES = 64 * 2**20
+_MOST = {
+    **dict.fromkeys(("label", "prediction", "adversarial_prediction"), 10**6),
+    **dict.fromkeys(("num_queries", "num_unique_queries"), 10**12),
+    **dict.fromkeys(("num_modified_words", "num_words", "num_unread_words"), 10**9),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,13 +86,33 @@ class Record:
         if values.get("status") not in STATUSES:
             raise ValueError(f"status {values.get('status')!r}")
         texts = {name: _columns(values[name]) for name in ("text", "adversarial_text")}
-        return cls(**{**values, **texts})
+        found = cls(**{**values, **texts})
+        _check(found)
+        return found
 
 
-def _columns(text: Any) -> Any:
+def _columns(text: Any) -> tuple[str, ...] | None:
     if text is None:
         return None
-    return (text,) if isinstance(text, str) else tuple(text)
+    columns = (text,) if isinstance(text, str) else tuple(text)
+    if not columns or not all(isinstance(column, str) for column in columns):
+        raise ValueError("a text that is no string")
+    return columns
+
+
+def _check(record: Record) -> None:
+    """Refuse values of another type or out of range; ValueError."""
+    for name in ("id", "attack", "reason"):
+        if not isinstance(getattr(record, name), str):
+            raise ValueError(f"{name} is no string")
+    if record.text is None or len(record.adversarial_text or record.text) != len(record.text):
+        raise ValueError("texts of different columns")
+    for name, most in _MOST.items():
+        value = getattr(record, name)
+        if value is None and name in ("prediction", "adversarial_prediction"):
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+            raise ValueError(f"{name} {value!r}")
 
 
 class RecordFile:
@@ -99,7 +129,8 @@ class RecordFile:
             and a `data_hash`.
 
     Raises:
-        OutputExistsError: Another run's file, or another process is writing it.
+        OutputExistsError: Another run's file.
+        BusyError: Another process is writing it.
         DataError: A line before the last that is no record.
 
     Example:
@@ -114,7 +145,7 @@ class RecordFile:
         self.records: list[Record] = []
         self._synced = time.monotonic()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = self.path.open("a+b")
+        self._file: IO[bytes] = _no_link(self.path).open("a+b")
         try:
             self._lock()
             self._take_up()
@@ -152,83 +183,101 @@ class RecordFile:
             self._synced = time.monotonic()
 
     def _lock(self) -> None:
-        with contextlib.suppress(ImportError):
+        # Systems and file systems without flock cannot be locked.
+        with contextlib.suppress(ImportError, OSError):
             import fcntl
 
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise OutputExistsError(
+            except BlockingIOError as error:
+                raise BusyError(
                     str(self.path),
                     got="a file another process is writing",
                     fix="wait for it, or choose another output directory",
                 ) from error
 
     def _take_up(self) -> None:
-        """Read what is there, cut off a torn last line, check or write the header."""
+        """Read what is there, check or write the header, cut off a torn last line."""
         self._file.seek(0)
-        content = self._file.read()
-        kept = content[: content.rfind(b"\n") + 1]
-        if torn := content[len(kept) :]:
-            with self.path.with_name(self.path.name + ".torn").open("ab") as aside:
+        self.records, kept = _parse(self.path, self._file)
+        beside = self._beside(".header.json")
+        if kept:
+            self._check_header(read_json(beside, HEADER, fix=ANOTHER))
+        self._file.seek(kept)
+        if torn := self._file.read(MAX_LINE_BYTES):
+            with self._beside(".torn").open("ab") as aside:
                 aside.write(torn + b"\n")
-            self._file.truncate(len(kept))
-        beside = self.path.with_name(self.path.name + ".header.json")
+            self._file.truncate(kept)
         if not kept:
             beside.write_text(json.dumps(self.header) + "\n", encoding="utf-8")
-            return
-        self.records = _parse(self.path, kept)
-        try:
-            header = dict(json.loads(beside.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(
-                str(beside),
-                got=shown(str(error)),
-                expected="what the records beside it belong to",
-                fix="choose another output directory, or delete the records",
-            ) from error
+
+    def _check_header(self, header: dict[str, Any]) -> None:
         if header != self.header:
             keys = sorted({*header, *self.header})
             different = [key for key in keys if header.get(key) != self.header.get(key)]
             raise OutputExistsError(
                 str(self.path),
-                got="records of another run (different " + ", ".join(different) + ")",
+                got="records of another run (different "
+                + shown(", ".join(different), 200)[1:-1]
+                + ")",
                 fix="choose another output directory, or delete the file",
             )
 
+    def _beside(self, ending: str) -> Path:
+        """Return a file beside the records, which must not lead out of their folder."""
+        return _no_link(self.path.with_name(self.path.name + ending))
+
 
 def read_records(path: str | Path) -> list[Record]:
-    """Return the complete records of a file; a torn last line is left out."""
-    content = Path(path).read_bytes()
-    return _parse(Path(path), content[: content.rfind(b"\n") + 1])
+    """Return the complete records of a file; a torn last line is left out.
+
+    Raises:
+        DataError: No regular file, or a line that is no record.
+    """
+    path = Path(path)
+    if problem := path_problem(path):
+        raise DataError(str(path), got=problem, expected=RECORDS, fix=EVALUATION)
+    try:
+        with path.open("rb") as file:
+            return _parse(path, file)[0]
+    except OSError as error:
+        reason = shown(error.strerror or str(error))
+        raise DataError(str(path), got=reason, expected=RECORDS, fix=EVALUATION) from None
 
 
-def _parse(path: Path, content: bytes) -> list[Record]:
-    """Read the records; the first is kept where a key comes twice."""
-    lines = content.split(b"\n")[:-1]
+def _no_link(path: Path) -> Path:
+    """Refuse a link, which could make us write anywhere, and what is no file."""
+    problem = "a link" if path.is_symlink() else path_problem(path) if path.exists() else ""
+    if problem:
+        raise OutputExistsError(
+            str(path), got=problem, expected="a plain file, or none", fix=ANOTHER
+        )
+    return path
+
+
+def _parse(path: Path, file: IO[bytes]) -> tuple[list[Record], int]:
+    """Return the records, the first where a key comes twice, and the end of the last whole line."""
     records: dict[tuple[str, str], Record] = {}
-    for number, values in _lines(path, lines):
+    number = end = 0
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if not line.endswith(b"\n"):
+            if len(line) > MAX_LINE_BYTES:
+                raise _damaged(path, number, line)
+            break
         try:
-            record = Record.from_dict(values)
-            records.setdefault(record.key, record)
+            record = Record.from_dict(parse_json(line))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise _damaged(path, number, lines[number - 1]) from error
-    return list(records.values())
-
-
-def _lines(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(lines, start=1):
-        try:
-            values = json.loads(line)
-        except ValueError as error:
             raise _damaged(path, number, line) from error
-        yield number, values
+        records.setdefault(record.key, record)
+        end += len(line)
+    return list(records.values()), end
 
 
 def _damaged(path: Path, number: int, line: bytes) -> DataError:
     return DataError(
         f"{path} line {number}",
-        got=shown(line.decode("ascii", "replace")),
+        got=shown(line[:1000].decode("ascii", "replace")),
         expected="a record",
         fix="delete that line and start again: its example will be redone",
     )

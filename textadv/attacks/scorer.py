@@ -64,6 +64,8 @@ class Scorer:
         try:
             with deadline(self.timeout):
                 scores = self.victim.logits(texts)
+        except DataError:
+            raise  # scores of the wrong kind: no text is guilty
         except Exception as error:
             if len(texts) == 1:
                 logger.warning("the victim cannot score %s: %s", shown(texts[0]), shown(error))

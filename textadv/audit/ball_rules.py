@@ -44,11 +44,11 @@ def budget_used(probe: Probe) -> Result:
     mean, largest = float(sizes.mean()), float(sizes.max())
     stray = float(attacked.outside[probe.right].max())
     figure = f"length / radius {mean:.2f} on average, {largest:.5f} at most"
-    outcome = grade("A5", mean)
-    if largest > 1 + 1e-4 or stray > 0:
-        outcome = "FAIL"
-        figure += f"; up to {stray:.1e} on padding or special tokens" if stray else ""
-    return outcome, figure, mean
+    if stray:
+        figure += f"; up to {stray:.1e} on padding or special tokens"
+    # Nothing that leaves the ball or touches what it must not counts as a use of the radius.
+    used = mean if largest <= 1 + 1e-4 and not stray else 0.0
+    return grade("A5", used), figure, used
 
 
 def unbounded(probe: Probe) -> Result:
@@ -108,15 +108,15 @@ def search_without_gradients(probe: Probe) -> Result:
             lowest = torch.where(better, found, lowest)
             best = torch.where(better.view(-1, 1, 1).to(best.device), tried, best)
         broken += int((lowest <= 0).sum())
-    return _extra("A8", probe, broken, f"{probe.config.search_queries} queries break")
+    return _extra("A8", probe, broken, f"{probe.config.search_queries} random tries break")
 
 
 def transfer(probe: Probe) -> Result:
     """A9: perturbations made on another model break nothing more."""
     if probe.subject.twin is not None:
         found = probe.attacked(probe.radius, chosen=probe.standing, port=probe.subject.twin)
-        return _extra("A9", probe, probe.newly_broken(found), "those of the twin break")
-    return _extra("A9", probe, transferred(probe), "those of a linear fit break")
+        return _extra("A9", probe, probe.newly_broken(found), "perturbations of the twin break")
+    return _extra("A9", probe, transferred(probe), "perturbations of a linear fit break")
 
 
 def other_losses(probe: Probe) -> Result:
@@ -128,7 +128,7 @@ def other_losses(probe: Probe) -> Result:
     for loss in losses:
         broken |= probe.attacked(probe.radius, loss=loss, chosen=probe.standing).broken
     count = int(broken[probe.standing].sum())
-    return _extra("A10", probe, count, "cross-entropy, margin or their ratio break")
+    return _extra("A10", probe, count, "climbs of other losses break")
 
 
 def temperature(probe: Probe) -> tuple[int, float]:
@@ -174,7 +174,7 @@ def converged(probe: Probe) -> Result:
     for one in stronger:
         broken |= probe.attacked(probe.radius, one, chosen=probe.standing).broken
     count = int(broken[probe.standing].sum())
-    return _extra("A13", probe, count, "2 and 4 times the steps or 5 starts break")
+    return _extra("A13", probe, count, "more steps or starts break")
 
 
 def best_kept(probe: Probe) -> Result:

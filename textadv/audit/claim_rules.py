@@ -14,10 +14,12 @@ from textadv.attacks.records import Record
 from textadv.audit.finding import NotRunnableError
 from textadv.audit.model_rules import Result
 from textadv.audit.probe import Probe
+from textadv.audit.texts import lattice
 from textadv.audit.thresholds import LEAST_COUNT, grade
 from textadv.diff import edit_distance
+from textadv.errors import shown
 from textadv.metrics import wilson_interval, worst_case
-from textadv.results import Results
+from textadv.words import Words
 
 __all__ = [
     "constraints",
@@ -36,18 +38,18 @@ LEAST_RATINGS = 50
 
 def worst_case_claimed(probe: Probe) -> Result:
     """A15: the claim is the worst case of each example over all attacks, and follows from them."""
-    report = probe.subject.report
-    if report is None:
-        raise NotRunnableError("no report")
-    results = Results(report=report, records=probe.subject.records)
+    results = probe.subject.results
+    report = results.report
     n = report.num_examples
     wrong = []
     for name, result in report.attacks.items():
         statuses = [record.status for record in results.outcomes(name)]
         if len(statuses) != n or sum(result.counts.values()) != n:
             wrong.append(f"{name} has {len(statuses)} outcomes of {n} examples")
-        elif round(result.accuracy_under_attack * n) != statuses.count("survived"):
-            wrong.append(f"{name} states {round(result.accuracy_under_attack * n)} survivors")
+            continue
+        stated, found = round(result.accuracy_under_attack * n), statuses.count("survived")
+        if stated != found:
+            wrong.append(f"{name} states {stated} survivors, its records {found}")
     claimed: dict[str, tuple[Sequence[str], float]] = {}
     if report.worst_case:
         claimed["worst case"] = (report.worst_case["attacks"], report.worst_case["accuracy"])
@@ -55,18 +57,19 @@ def worst_case_claimed(probe: Probe) -> Result:
         main = report.cascade["headline"]
         claimed["headline"] = (main["attacks"], main["accuracy"])
     for name, (attacks, accuracy) in claimed.items():
-        found: dict[str, list[Any]] = {}
+        together: dict[str, list[Any]] = {}
         for record in probe.subject.records:
             if record.attack in attacks:
-                found.setdefault(record.id, []).append(record.status)
-        standing = sum(worst_case(statuses) == "survived" for statuses in found.values())
+                together.setdefault(record.id, []).append(record.status)
+        standing = sum(worst_case(statuses) == "survived" for statuses in together.values())
         if round(accuracy * n) != standing:
             wrong.append(f"the {name} states {round(accuracy * n)} survivors, records {standing}")
     if len(report.attacks) > 1 and not claimed:
         wrong.append("no worst case over several attacks")
     if wrong:
         return "FAIL", "; ".join(wrong), float(len(wrong))
-    return "PASS", f"{len(report.attacks)} attacks and the worst case agree with the records", 0.0
+    named = f"{len(report.attacks)} attack{'s' * (len(report.attacks) != 1)}"
+    return "PASS", f"the figures of {named} and the worst case follow from the records", 0.0
 
 
 def constraints(probe: Probe) -> Result:
@@ -92,7 +95,20 @@ def _breaches(record: Record, attack: Attack) -> list[str]:
         limit = config.get(field)
         if limit is not None and (problem := check(record, limit, config)):
             found.append(problem)
-    return found
+    return found + _strangers(record, attack)
+
+
+def _strangers(record: Record, attack: Attack) -> list[str]:
+    """Return replacements that are not among the candidates the attack has for the word."""
+    before, after = Words.of(record.text), Words.of(record.adversarial_text or ())
+    candidates = lattice(attack, before)
+    if candidates is None or len(before) != len(after):
+        return []
+    return [
+        f"{shown(new)} is no candidate for {shown(old)}"
+        for at, (old, new) in enumerate(zip(before.words, after.words, strict=True))
+        if old != new and new not in candidates.get(at, ())
+    ]
 
 
 def _distance(record: Record, limit: Any, config: Mapping[str, Any]) -> str:
@@ -125,7 +141,7 @@ def contamination(probe: Probe) -> Result:
     if probe.subject.selected_on_sample:
         return "FAIL", "the model was selected by its figures on this sample", 1.0
     if probe.subject.train_texts is None:
-        return "FLAG", "not checked: no training texts were given", None
+        raise NotRunnableError("no training texts were given")
     seen = {_normal(text) for text in probe.subject.train_texts}
     shingles = {one for text in probe.subject.train_texts for one in _shingles(text)}
     same, near = 0, 0

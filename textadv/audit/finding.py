@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from textadv.errors import shown
+from textadv.errors import TextAdvError, shown
 
-__all__ = ["AuditReport", "Finding", "NotRunnableError", "Outcome", "Verdict"]
+__all__ = [
+    "AuditReport",
+    "Finding",
+    "NotRunnableError",
+    "NotSupportedError",
+    "Outcome",
+    "Verdict",
+]
 
 Outcome = Literal["PASS", "FLAG", "FAIL", "INCONCLUSIVE"]
 Verdict = Literal["SUPPORTED", "SUPPORTED WITH FLAGS", "NOT SUPPORTED", "INCONCLUSIVE"]
 EXIT_CODE_NOT_SUPPORTED = 3
+
+
+class NotSupportedError(TextAdvError):
+    """A claim that the audit refutes."""
+
+    exit_code = EXIT_CODE_NOT_SUPPORTED
 
 
 class NotRunnableError(Exception):
@@ -42,11 +56,19 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AuditReport:
-    """The findings of an audit; `print(report)` shows them as text."""
+    """The findings of an audit; `print(report)` shows them as text.
+
+    Args:
+        model: Its name.
+        num_examples: Examples it was probed with.
+        findings: One for each rule.
+        settings: How much work was done; the fields of `AuditConfig`.
+    """
 
     model: str
     num_examples: int
     findings: tuple[Finding, ...]
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
@@ -72,6 +94,7 @@ class AuditReport:
         return {
             "verdict": self.verdict,
             "num_examples": self.num_examples,
+            "settings": dict(self.settings),
             "findings": [dataclasses.asdict(finding) for finding in self.findings],
         }
 

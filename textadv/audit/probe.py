@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,6 +60,7 @@ class Probe:
 
     def __init__(self, subject: Subject, config: AuditConfig) -> None:
         self.subject, self.config = subject, config
+        self.shared: dict[str, Any] = {}
 
     @functools.cached_property
     def examples(self) -> list[Example]:
@@ -111,6 +113,17 @@ class Probe:
         return found
 
     @functools.cached_property
+    def differentiable(self) -> bool:
+        """Whether the logits depend on the embeddings at all; if not, no attack can move."""
+        _, batch = next(batches(self.port, self.encoded, [0], 1))
+        z = self.port.blank(batch).requires_grad_()
+        with self.port.attack_mode("eval"), torch.enable_grad():
+            total = self.port.logits(batch, z, inner=True).sum()
+            if not total.requires_grad:
+                return False
+            return torch.autograd.grad(total, z, allow_unused=True)[0] is not None
+
+    @functools.cached_property
     def right(self) -> Tensor:
         """Which examples are classified right before any attack, bool (N,)."""
         return self.logits.argmax(1) == self.labels
@@ -148,12 +161,14 @@ class Probe:
         for indices, batch in batches(self.port, self.encoded, chosen, self.config.batch_size):
             labels = batch["labels"]
             generator = torch_generator(self.port.device, self.config.seed, "audit", indices[0])
-            delta = attack(
-                port or self.port,
-                batch,
-                loss=None if loss is None else functools.partial(_on, loss, labels),
-                generator=generator,
-            )
+            delta = self.port.blank(batch)
+            if port is not None or self.differentiable:
+                delta = attack(
+                    port or self.port,
+                    batch,
+                    loss=None if loss is None else functools.partial(_on, loss, labels),
+                    generator=generator,
+                )
             found[indices], sizes[indices], outside[indices] = self.judge(batch, delta, radius)
         return Attacked(margins=found, sizes=sizes, outside=outside)
 

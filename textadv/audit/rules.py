@@ -209,13 +209,19 @@ def audit(
     for name in chosen:
         if name not in RULES:
             raise unknown_name("rule", name, RULES)
-    probe = Probe(subject, config or AuditConfig())
+    config = config or AuditConfig()
+    probe = Probe(subject, config)
     findings = []
     for name in chosen:
         findings.append(_finding(name, RULES[name], probe))
         if progress is not None:
             progress(findings[-1])
-    return AuditReport(model=subject.model, num_examples=probe.n, findings=tuple(findings))
+    return AuditReport(
+        model=subject.model,
+        num_examples=probe.n,
+        findings=tuple(findings),
+        settings=dataclasses.asdict(config),
+    )
 
 
 def _finding(name: str, rule: Rule, probe: Probe) -> Finding:

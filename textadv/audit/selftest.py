@@ -15,6 +15,7 @@ from textadv.audit.texts import TextProbe
 from textadv.audit.thresholds import grade
 from textadv.ball import margins
 from textadv.embeddings import EmbeddingPort
+from textadv.errors import UnsupportedModelError
 from textadv.norms import Norm
 from textadv.seeding import torch_generator
 
@@ -68,25 +69,32 @@ class MeanLinear(nn.Module):
 
 def self_test(probe: Probe) -> Result:
     """A16: the attacks win where they must, and never where they cannot."""
-    parts, missed_share = [], 0.0
-    impossible = 0
+    parts: list[str] = []
+    impossible, missed_share = 0, 0.0
     if probe.subject.port is not None:
         impossible, missed, total = _gradient_attack(probe)
         missed_share = missed / max(total, 1)
         parts.append(
-            f"gradient attack on a linear model: {impossible} impossible wins, "
-            f"{missed} of {total} certain ones missed"
+            f"the gradient attack misses {missed} of {total} certain wins on a linear model and "
+            f"claims {impossible} impossible ones"
         )
-    if probe.subject.attacks:
-        texts = TextProbe(probe)
-        records = texts.fragile
+    missing, tested = [], 0
+    for name in probe.subject.attacks:
+        try:
+            records = TextProbe.of(probe, name).fragile
+        except UnsupportedModelError:
+            continue  # It asks for gradients, which this victim does not have.
         tried = [record for record in records if record.reason != "no_candidates"]
         broken = sum(record.status == "flipped" for record in tried)
-        parts.append(
-            f"{texts.name} on a model any change flips: {broken} of {len(records)} flipped"
-        )
+        tested += 1
         if not tried or broken / len(tried) < LEAST_BROKEN:
+            missing.append(f"{name} flips {broken} of {len(records)} texts that any change flips")
             missed_share = max(missed_share, 1 - broken / max(len(tried), 1))
+    if missing:
+        parts += missing
+    elif tested:
+        who = "the text attack" if tested == 1 else f"each of {tested} text attacks"
+        parts.append(f"{who} flips what any change flips")
     if not parts:
         raise NotRunnableError("no attack is part of the claim")
     outcome = "FAIL" if impossible else grade("A16", missed_share)

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from textadv.attacks.base import Attack, Example
 from textadv.attacks.records import Record
+from textadv.audit.finding import NotRunnableError
 from textadv.embeddings import EmbeddingPort
 from textadv.perturb import PGD, Perturbation
 from textadv.report import RobustnessReport
+from textadv.results import Results
 from textadv.victim import Victim
 
-__all__ = ["QUICK", "AuditConfig", "Subject"]
+__all__ = ["GRADIENT_ATTACK", "QUICK", "AuditConfig", "Subject"]
 
 GRADIENT_ATTACK = PGD(norm="l2", epsilon=0.3, num_steps=20, loss="margin")
 
@@ -88,3 +90,10 @@ class Subject:
     twin: EmbeddingPort | None = None
     ratings: Sequence[bool] | None = None
     adaptive: bool = False
+
+    @property
+    def results(self) -> Results:
+        """The report with its records; `NotRunnableError` without a report."""
+        if self.report is None:
+            raise NotRunnableError("no report")
+        return Results(report=self.report, records=self.records, source=self.model)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from textadv.attacks import ATTACKS, Attack, Example
 from textadv.attacks.examples import make_examples
-from textadv.audit.finding import AuditReport
-from textadv.audit.subject import Subject
+from textadv.attacks.records import Record
+from textadv.audit.subject import GRADIENT_ATTACK, Subject
 from textadv.classifier import ModelVictim
-from textadv.details import with_details
 from textadv.embeddings import EmbeddingPort
 from textadv.errors import DataError, shown
 from textadv.evaluate import EvaluationConfig, evaluate_attacks
+from textadv.perturb import PERTURBATIONS, Perturbation
 from textadv.report import RobustnessReport
 from textadv.results import Results, load_results
 from textadv.victim import Victim
 
-__all__ = ["subject_of_model", "subject_of_run", "with_audit"]
+__all__ = ["subject_of_model", "subject_of_run"]
 
 
 def subject_of_model(
@@ -32,6 +32,9 @@ def subject_of_model(
     query_budget: int | None = None,
     seed: int = 0,
     model: str = "",
+    data: str = "",
+    output_dir: str | Path | None = None,
+    progress: Callable[[Record], None] | None = None,
     **evidence: Any,
 ) -> Subject:
     """Attack a model and return the subject of an audit of what comes out.
@@ -44,12 +47,17 @@ def subject_of_model(
         query_budget: Most queries per example.
         seed: Of sample and attacks.
         model: Its name.
+        data: Name of the data.
+        output_dir: Where records and report are written, if anywhere.
+        progress: Told every record.
         evidence: Further fields of `Subject`, such as `train_texts` or `twin`.
     """
     config = EvaluationConfig(
         attacks=attacks, num_examples=num_examples, query_budget=query_budget, seed=seed
     )
-    report = evaluate_attacks(victim, examples, config, model=model)
+    report = evaluate_attacks(
+        victim, examples, config, output_dir, progress, model=model, data=data
+    )
     sampled = {record.id for record in report.records}
     return Subject(
         model=model,
@@ -66,16 +74,22 @@ def subject_of_model(
 
 
 def subject_of_run(
-    run: str | Path | Results, victim: Victim | None = None, **evidence: Any
+    run: str | Path | Results,
+    victim: Victim | None = None,
+    *,
+    editable: Sequence[int] | None = None,
+    **evidence: Any,
 ) -> Subject:
     """Return the subject of an audit of a finished evaluation.
 
-    Examples and attacks are those of its records and report.
+    Examples and attacks are those of its records and report; the gradient attack is the one behind
+    the lowest figure in embedding space.
 
     Args:
         run: The directory of the evaluation, or its results.
         victim: The model; the one in `model` in the directory, or the one the report names, by
             default.
+        editable: Columns the attacks edited; all by default.
         evidence: Further fields of `Subject`.
 
     Raises:
@@ -89,8 +103,18 @@ def subject_of_run(
     report = results.report
     texts, labels = results.texts, results.labels
     names = list(texts)
+    if not names:
+        raise DataError(
+            results.source or "results",
+            got="no records",
+            expected="an evaluation with an attack",
+            fix="attack the model first, with `textadv evaluate`",
+        )
     examples = make_examples(
-        [texts[name] for name in names], [labels[name] for name in names], ids=names
+        [texts[name] for name in names],
+        [labels[name] for name in names],
+        ids=names,
+        editable=editable,
     )
     return Subject(
         model=results.name,
@@ -101,14 +125,8 @@ def subject_of_run(
         seed=report.seed,
         records=results.records,
         report=report,
-        **_access(victim),
-        **evidence,
+        **{"perturbation": _claimed(report), **_access(victim), **evidence},
     )
-
-
-def with_audit(results: Results, report: AuditReport) -> RobustnessReport:
-    """Return the report of an evaluation with the audit and the details in it."""
-    return dataclasses.replace(with_details(results), audit=report.to_dict())
 
 
 def _access(victim: Victim) -> dict[str, Any]:
@@ -120,6 +138,30 @@ def _access(victim: Victim) -> dict[str, Any]:
         "tokenizer": victim.tokenizer,
         "max_length": victim.max_length,
     }
+
+
+def _claimed(report: RobustnessReport) -> Perturbation:
+    """Return the gradient attack behind the lowest figure in embedding space."""
+    rows = [
+        row
+        for row in report.embedding.values()
+        if row.get("name") in PERTURBATIONS and row.get("epsilon") and row.get("num_steps", 1) > 1
+    ]
+    if not rows:
+        return GRADIENT_ATTACK
+    row = min(rows, key=lambda one: float(one["accuracy"]))
+    kind = PERTURBATIONS[row["name"]]
+    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {name: value for name, value in row.items() if name in known}
+    if report.cascade is not None:
+        # Its own climb follows the margin and keeps every iterate; this one is no stronger.
+        fields |= {"loss": "margin", "restarts": 1}
+    try:
+        return kind(**fields)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            "report.json: embedding", got=shown(dict(row), 200), expected=f"settings of {kind}"
+        ) from error
 
 
 def _ordered(report: RobustnessReport) -> dict[str, Any]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from textadv.attacks.constraints import attackable
 from textadv.audit.ball_rules import temperature
 from textadv.audit.finding import NotRunnableError, Outcome
 from textadv.audit.model_rules import Result
 from textadv.audit.probe import Probe
-from textadv.audit.texts import Blind, Scaled, TextProbe
+from textadv.audit.texts import Blind, Scaled, TextProbe, lattice
 from textadv.audit.thresholds import LEAST_COUNT, grade
 from textadv.ball import margins
+from textadv.errors import UnsupportedModelError
 from textadv.words import Words
 
 __all__ = [
@@ -40,7 +39,7 @@ def scale_invariant(probe: Probe) -> Result:
         figure = f"at temperature {scale:.2g} {count} more texts break in embedding space"
         parts.append((grade("A11", share, count), figure, share))
     if probe.subject.attacks:
-        texts = TextProbe(probe)
+        texts = TextProbe.of(probe)
         own = texts.standing(probe.subject.victim)
         scales = [*SCALES, 1 / _median_margin(probe)]
         others = [texts.standing(Scaled(probe.subject.victim, factor)) for factor in scales]
@@ -62,7 +61,7 @@ def _median_margin(probe: Probe) -> float:
 
 def guided(probe: Probe) -> Result:
     """A17: the search does no worse than the same one guided by random scores."""
-    texts = TextProbe(probe)
+    texts = TextProbe.of(probe)
     own = texts.standing(probe.subject.victim)
     blind = texts.standing(Blind(probe.subject.victim, probe.config.seed))
     n = max(len(texts.examples), 1)
@@ -73,7 +72,7 @@ def guided(probe: Probe) -> Result:
 
 def query_ladder(probe: Probe) -> Result:
     """A18: four times the queries flip hardly more."""
-    texts = TextProbe(probe)
+    texts = TextProbe.of(probe)
     if texts.budget is None:
         return "PASS", f"{texts.name} ran without a limit", 0.0
     budgets = [max(1, texts.budget // 4), texts.budget, 4 * texts.budget]
@@ -89,29 +88,34 @@ def query_ladder(probe: Probe) -> Result:
 
 
 def coverage(probe: Probe) -> Result:
-    """A19: most words, or for other attacks most texts, have something to try."""
-    texts = TextProbe(probe)
-    words = [(attackable(one.words), _lattice(texts, one.words)) for one in texts.examples]
+    """A19: most words, or for attacks that cannot say which, most texts have something to try."""
+    shares: list[tuple[float, str]] = []
+    for name in probe.subject.attacks:
+        texts = TextProbe.of(probe, name)
+        try:
+            have, total, what = _covered(texts)
+        except UnsupportedModelError:
+            continue  # It asks for gradients, which the self-test's victim does not have.
+        words = f"{have} of {total} {what} have candidates under {name}"
+        shares.append((have / max(total, 1), words))
+    if not shares:
+        raise NotRunnableError("no text attack whose candidates can be counted")
+    least, figure = min(shares)
+    if len(shares) > 1:
+        figure += f", the fewest of {len(shares)} attacks"
+    return grade("A19", least), figure, least
+
+
+def _covered(texts: TextProbe) -> tuple[int, int, str]:
+    """Return how many words, or texts, have candidates, of how many."""
+    words = [(attackable(one.words), lattice(texts.attack, one.words)) for one in texts.examples]
     if words and all(found is not None for _, found in words):
         total = sum(len(positions) for positions, _ in words)
         have = sum(sum(at in (found or ()) for at in positions) for positions, found in words)
-        what = "words"
-    else:
-        records, _ = texts.again
-        total = len(records)
-        have = sum(r.num_queries > 1 and r.reason != "no_candidates" for r in records)
-        what = "texts"
-    share = have / total if total else 0.0
-    figure = f"{have} of {total} {what} have candidates under {texts.name}"
-    return grade("A19", share), figure, share
-
-
-def _lattice(texts: TextProbe, words: Words) -> Mapping[int, Sequence[str]] | None:
-    """Return the candidates by position, for attacks that can say without asking anything."""
-    asks = getattr(texts.attack, "source", "") == "masked-lm"
-    lattice = None if asks else getattr(texts.attack, "lattice", None)
-    found = lattice(words) if lattice is not None else None
-    return found if isinstance(found, Mapping) else None
+        return have, total, "words"
+    records = texts.fragile
+    have = sum(r.num_queries > 1 and r.reason != "no_candidates" for r in records)
+    return have, len(records), "texts"
 
 
 def replay(probe: Probe) -> Result:
@@ -180,7 +184,7 @@ def visible(probe: Probe) -> Result:
 
 def queries_counted(probe: Probe) -> Result:
     """A29: the claim counts every text that the model was asked about."""
-    texts = TextProbe(probe)
+    texts = TextProbe.of(probe)
     records, seen = texts.again
     claimed = {r.id: r for r in probe.subject.records if r.attack == texts.name}
     total, missing = 0, 0
@@ -198,7 +202,7 @@ def queries_counted(probe: Probe) -> Result:
 
 def outcomes_repeat(probe: Probe) -> Result:
     """A30: run again, the attack ends the same."""
-    texts = TextProbe(probe)
+    texts = TextProbe.of(probe)
     records, _ = texts.again
     claimed = {r.id: r.status for r in probe.subject.records if r.attack == texts.name}
     both = [(record.status, claimed[record.id]) for record in records if record.id in claimed]

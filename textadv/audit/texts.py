@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,8 +17,11 @@ from textadv.audit.finding import NotRunnableError
 from textadv.audit.probe import Probe
 from textadv.seeding import derive
 from textadv.victim import Victim
+from textadv.words import Words
 
-__all__ = ["Blind", "Counting", "Fragile", "Scaled", "TextProbe"]
+__all__ = ["Blind", "Counting", "Fragile", "Scaled", "TextProbe", "lattice"]
+
+FRAGILE = 20
 
 
 class _Around:
@@ -103,17 +106,25 @@ class Fragile:
 
 
 class TextProbe:
-    """Text attacks of a subject, run again under other conditions."""
+    """A text attack of a subject, run again under other conditions.
 
-    def __init__(self, probe: Probe) -> None:
+    Args:
+        probe: What the rules share; make one with `TextProbe.of`, so that its runs are shared too.
+        name: The attack; the first of the claim by default.
+    """
+
+    def __init__(self, probe: Probe, name: str | None = None) -> None:
         self.probe, self.subject, self.config = probe, probe.subject, probe.config
-
-    @functools.cached_property
-    def name(self) -> str:
-        """The attack that is run again: the first of the claim."""
         if not self.subject.attacks:
             raise NotRunnableError("no text attack is part of the claim")
-        return next(iter(self.subject.attacks))
+        self.name = name if name is not None else next(iter(self.subject.attacks))
+
+    @classmethod
+    def of(cls, probe: Probe, name: str | None = None) -> TextProbe:
+        """Return the probe of an attack, the same one for every rule that asks."""
+        made = cls(probe, name)
+        found: TextProbe = probe.shared.setdefault(f"text attack {made.name}", made)
+        return found
 
     @property
     def attack(self) -> Attack:
@@ -178,5 +189,13 @@ class TextProbe:
     def fragile(self) -> list[Record]:
         """Records of the attack on a victim that any change flips."""
         size = self.probe.victim_logits.shape[1]
-        alike = [dataclasses.replace(example, label=0) for example in self.examples]
+        alike = [dataclasses.replace(example, label=0) for example in self.examples[:FRAGILE]]
         return self.run(Fragile(alike, size), alike)
+
+
+def lattice(attack: Attack, words: Words) -> Mapping[int, Sequence[str]] | None:
+    """Return candidates by position, None for attacks that cannot say without asking a model."""
+    asks = getattr(attack, "source", "") == "masked-lm"
+    method = None if asks else getattr(attack, "lattice", None)
+    found = method(words) if method is not None else None
+    return found if isinstance(found, Mapping) else None

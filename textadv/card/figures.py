@@ -8,7 +8,9 @@ from typing import Any
 
 from textadv.errors import DataError, shown
 
-__all__ = ["AttackRow", "EmbeddingRow", "Figures", "Share"]
+__all__ = ["AttackRow", "Audit", "EmbeddingRow", "Figures", "Share"]
+
+VERDICTS = ("SUPPORTED", "SUPPORTED WITH FLAGS", "NOT SUPPORTED", "INCONCLUSIVE")
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,16 @@ class EmbeddingRow:
     settings: Mapping[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """The verdict of the audit, and the rules that did not pass."""
+
+    verdict: str
+    num_rules: int
+    num_examples: int
+    open: tuple[Mapping[str, str], ...]
+
+
 class Figures:
     """Read a `report.json`; what it does not hold stays empty.
 
@@ -108,6 +120,7 @@ class Figures:
         rows = values.get("embedding") or {}
         named = rows.items() if isinstance(rows, Mapping) else [(row["name"], row) for row in rows]
         self.embedding = [self._embedding(str(name), row) for name, row in named]
+        self.audit = self._audit(values["audit"]) if values.get("audit") else None
 
     def _share(self, where: str, rate: float, n: int | None = None) -> Share:
         n = self.n if n is None else n
@@ -137,6 +150,25 @@ class Figures:
             query_budget=None if budget is None else int(budget),
             mean_queries=None if queries is None else float(queries),
             config_hash=str(row.get("config_hash") or ""),
+        )
+
+    @staticmethod
+    def _audit(values: Mapping[str, Any]) -> Audit:
+        rows = [
+            {key: str(row.get(key) or "") for key in ("rule", "title", "outcome", "figure")}
+            for row in values["findings"]
+        ]
+        if values["verdict"] not in VERDICTS:
+            raise DataError(
+                "report.json: audit.verdict",
+                got=shown(values["verdict"]),
+                expected=f"one of {', '.join(VERDICTS)}",
+            )
+        return Audit(
+            verdict=values["verdict"],
+            num_rules=len(rows),
+            num_examples=int(values.get("num_examples") or 0),
+            open=tuple(row for row in rows if row["outcome"] != "PASS"),
         )
 
     def _embedding(self, name: str, row: Mapping[str, Any]) -> EmbeddingRow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ import yaml
 
 from textadv.card import escape
 from textadv.card.figures import Figures, Share
-from textadv.errors import DataError, shown
+from textadv.card.sources import FINISHED, read_mapping, training_length
+from textadv.errors import DataError, TextAdvError, shown
+from textadv.results import load_results
 
 __all__ = ["render_card"]
 
@@ -49,7 +51,6 @@ def render_card(
     """
     from jinja2 import Environment, StrictUndefined
 
-    run = _Run(Path(run_dir), Path(report_dir or run_dir), repo_id)
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
@@ -57,8 +58,18 @@ def render_card(
         name: getattr(escape, name) for name in ("cell", "code", "fenced", "text")
     }
     template = files("textadv").joinpath("templates/card.md.j2").read_text(encoding="utf-8")
-    body = environment.from_string(template).render(run.facts()).strip()
-    return f"---\n{run.metadata()}\n---\n\n{body}\n"
+    try:
+        run = _Run(Path(run_dir), Path(report_dir or run_dir), repo_id)
+        body = environment.from_string(template).render(run.facts()).strip()
+        return f"---\n{run.metadata()}\n---\n\n{body}\n"
+    except TextAdvError:
+        raise
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise DataError(
+            str(run_dir),
+            got=f"a value of another kind ({shown(str(error), 160)})",
+            expected=FINISHED,
+        ) from error
 
 
 class _Run:
@@ -66,10 +77,13 @@ class _Run:
 
     def __init__(self, folder: Path, report_dir: Path, repo_id: str | None) -> None:
         self.folder = folder
-        self.recipe = _read(folder / "recipe.yaml", yaml.safe_load)
-        self.model = _read(folder / "model" / "config.json", json.loads)
-        self.env = _read(folder / "env.json", json.loads, required=False)
-        report = _read(report_dir / "report.json", json.loads, required=False)
+        self.recipe = read_mapping(folder / "recipe.yaml")
+        self.model = read_mapping(folder / "model" / "config.json")
+        self.env = read_mapping(folder / "env.json", required=False)
+        report = read_mapping(report_dir / "report.json", required=False)
+        if report.get("audit") and (report_dir / "records.jsonl").is_file():
+            # Without the audit when it is one of other records.
+            report["audit"] = load_results(report_dir).report.audit
         self.measured_by_recipe = report_dir == folder and "evaluation" in self.recipe
         self.report = Figures(report) if report else None
         self.repo_id = repo_id or self.block("hub").get("repo")
@@ -157,7 +171,7 @@ class _Run:
             "report": self.report,
             "report_data": _without_folder(self.report.data) if self.report else "",
             "limits": list(self.limits()),
-            "steps": _steps(self.folder / "metrics.jsonl"),
+            "steps": training_length(self.folder / "metrics.jsonl"),
             "settings": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).strip(),
             "environment": self.environment(),
             "loading": self.loading(),
@@ -180,9 +194,13 @@ class _Run:
                 "One trained model: the intervals cover the choice of examples, not that of the "
                 "training seed."
             )
-            if report.attacks:
+            if report.audit is None:
+                yield "No audit tried to show that these figures are wrong."
+            elif report.audit.verdict == "NOT SUPPORTED":
+                yield "**The audit refutes these figures: do not rely on them.**"
+            if report.attacks and self.unrated:
                 yield "No person checked that the changed texts keep their label."
-            else:
+            elif not report.attacks:
                 yield "No attack on texts was run; figures in embedding space do not replace one."
             unresolved = sum(attack.unresolved for attack in report.attacks)
             if unresolved:
@@ -190,6 +208,12 @@ class _Run:
         yield "Nothing is known about languages, domains and kinds of text that were not measured."
         if length is not None:
             yield f"Inputs were cut to {escape.text(length)} tokens in training."
+
+    @property
+    def unrated(self) -> bool:
+        """Whether nobody rated the changed texts, as far as the audit says."""
+        audit = self.report.audit if self.report else None
+        return audit is None or any(row["rule"] == "A27" for row in audit.open)
 
     def loading(self) -> str:
         pair = len(self.block("data").get("text") or ()) == 2
@@ -224,39 +248,6 @@ class _Run:
             words += ["--query-budget", budget] if budget is not None else []
             listed = " ".join(map(_quoted, words))
             yield f"textadv attack run/model {listed} --output-dir attack"
-
-
-def _read(path: Path, parse: Callable[[str], Any], required: bool = True) -> dict[str, Any]:
-    """Return the mapping in a file; an optional file that does not exist is empty."""
-    try:
-        value = parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if not required:
-            return {}
-        raise DataError(
-            str(path), got="no such file", expected="the directory of a finished run"
-        ) from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DataError(str(path), got=shown(" ".join(str(error).split()), 160)) from None
-    if not isinstance(value, dict):
-        raise DataError(str(path), got=type(value).__name__, expected="a mapping")
-    return value
-
-
-def _steps(path: Path) -> str:
-    """Say how long training took, from the last row of `metrics.jsonl`."""
-    if not path.exists():
-        return ""
-    last = path.read_text(encoding="utf-8").rstrip("\n").rpartition("\n")[2]
-    try:
-        row = json.loads(last or "{}")
-        steps = f"{int(row['step']):,} optimizer steps" if "step" in row else ""
-        minutes = f" in {float(row['seconds']) / 60:.1f} minutes" if "seconds" in row else ""
-    except (ValueError, TypeError, RecursionError):
-        raise DataError(
-            f"{path}, last line", got=shown(last), expected="a JSON object with a step"
-        ) from None
-    return f"{steps}{minutes}." if steps else ""
 
 
 def _hub_id(name: object) -> str | None:

@@ -216,7 +216,13 @@ class Figures:
         return {
             "groups": groups,
             "tracks": {track: self.track(track) for track in self.tracks},
-            "headline": {"group": main, "tracks": covered, "text": text, **figure},
+            "headline": {
+                "group": main,
+                "tracks": covered,
+                "all_tracks": list(GROUPS[main]),
+                "text": text,
+                **figure,
+            },
         }
 
     def embedding(self, scale: float) -> dict[str, dict[str, Any]]:

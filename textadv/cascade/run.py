@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from textadv.attacks import run
 from textadv.attacks.base import Example, config_hash
-from textadv.attacks.examples import sample_examples
+from textadv.attacks.examples import check_examples, sample_examples, sample_hash
 from textadv.attacks.records import Record, RecordFile
 from textadv.ball import broken_at
 from textadv.batching import Encoded
-from textadv.cascade.definition import Ball, Cascade, Stage, get_cascade
+from textadv.cascade.definition import CASCADES, Ball, Cascade, Stage, get_cascade
 from textadv.cascade.figures import Figures
 from textadv.cascade.plan import Mode, Plan, make_plan
 from textadv.classifier import ModelVictim
 from textadv.embeddings import EmbeddingPort
 from textadv.errors import ConfigError, shown
-from textadv.evaluate import check_labels, sample_hash
 from textadv.report import RobustnessReport
 from textadv.validation import mean_token_norm
 from textadv.victim import Victim
@@ -68,7 +68,7 @@ def evaluate_cascade(
         data: Name of the data in the report.
         resources: Paths by field of an attack: `wordnet`, `vectors`, `masked_lm`, `encoder`, ...
         width: Searches that run at once.
-        commands: What repeats the run, for the report.
+        commands: What repeats the run, for the report; found out where model and data are files.
 
     Raises:
         ConfigError: An unknown cascade, mode or track, or not one attack that can run.
@@ -79,7 +79,7 @@ def evaluate_cascade(
         raise ConfigError("mode", got=shown(mode), expected="'survivors' or 'individual'")
     whole = get_cascade(cascade) if isinstance(cascade, str) else cascade
     sample = sample_examples(examples, num_examples or whole.num_examples, seed)
-    check_labels(victim, sample)
+    check_examples(victim, sample)
     plan = make_plan(whole, mode, victim, tracks or (), resources)
     header = {
         "config_hash": config_hash(
@@ -105,7 +105,8 @@ def evaluate_cascade(
         model=model,
         data=data,
         data_hash=header["data_hash"],
-        commands=tuple(commands),
+        commands=tuple(commands)
+        or tuple(_command(whole, mode, tracks, len(sample), seed, victim, model, data)),
     )
     if output_dir is not None:
         report.save(output_dir)
@@ -163,24 +164,30 @@ def _ball_records(
     names = [ball.name(radius) for radius in ball.radii]
     if all(one.id in done.get(name, {}) for one in sample for name in names):
         return
-    # Always on the whole sample, so that a resumed run sees the same batches and starts.
+    # Batches are those of the whole sample, so that a resumed run sees the same ones.
+    finished = {
+        place
+        for place, one in enumerate(sample)
+        if all(one.id in done.get(name, {}) for name in names)
+    }
     port, encoded = _encoded(victim, sample)
     scale = mean_token_norm(port, encoded)
-    broken = broken_at(
+    right = victim.logits([one.words.texts for one in sample]).argmax(dim=1).tolist()
+    for place, broken in broken_at(
         port,
         encoded,
         [radius * scale for radius in ball.radii],
         num_steps=ball.num_steps,
         restarts=ball.restarts,
         seed=seed,
-    )
-    right = victim.logits([one.words.texts for one in sample]).argmax(dim=1).tolist()
-    for radius, name in zip(ball.radii, names, strict=True):
-        for example, place, prediction in zip(sample, broken, right, strict=True):
+        skip=finished,
+    ):
+        example, prediction = sample[place], right[place]
+        for radius, name in zip(ball.radii, names, strict=True):
             if example.id in done.get(name, {}):
                 continue
             wrong = prediction != example.label
-            flipped = place is not None and place <= radius * scale * (1 + 1e-9)
+            flipped = broken is not None and broken <= radius * scale * (1 + 1e-9)
             yield Record(
                 id=example.id,
                 attack=name,
@@ -191,6 +198,28 @@ def _ball_records(
                 num_queries=(ball.num_steps + 1) * ball.restarts,
                 num_words=len(example.words),
             )
+
+
+def _command(
+    cascade: Cascade,
+    mode: Mode,
+    tracks: Sequence[str] | None,
+    num_examples: int,
+    seed: int,
+    victim: Victim,
+    model: str,
+    data: str,
+) -> Iterator[str]:
+    """Yield the command line that does the same, where there is one."""
+    frozen = CASCADES.get(cascade.name) == cascade and not tracks
+    if not (frozen and isinstance(victim, ModelVictim)):
+        return
+    if not (model and data and Path(model).is_dir() and Path(data).is_file()):
+        return
+    words = ["textadv", "evaluate", model, "--data", data, "--cascade", cascade.name]
+    words += ["--num-examples", str(num_examples), "--seed", str(seed)]
+    words += ["--max-length", str(victim.max_length)]
+    yield shlex.join([*words, *(["--individual"] if mode == "individual" else [])])
 
 
 def _encoded(victim: ModelVictim, sample: Sequence[Example]) -> tuple[EmbeddingPort, Encoded]:

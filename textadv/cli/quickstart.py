@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from textadv import quickstart
-from textadv.cli.progress import AttackProgress, TrainProgress
+from textadv.cli.live import AttackTable
+from textadv.cli.progress import TrainProgress
 from textadv.config import find_recipe, read_recipe
 from textadv.errors import ConfigError
 from textadv.report import RobustnessReport
@@ -53,9 +54,11 @@ def run_quickstart(folder: Path, max_minutes: float, console: Console) -> None:
             evaluation=dataclasses.replace(recipe.evaluation, num_examples=examples),
         )
         started = time.monotonic()
+        training = TrainProgress(console, f"{name}: train")
+        attacks = recipe.evaluation.build()
         with (
-            AttackProgress(console, f"{name}: attack", examples) as attacking,
-            TrainProgress(console, f"{name}: train") as training,
+            training,
+            AttackTable(console, f"{name}: attack", attacks, examples, after=training) as attacking,
         ):
             result = run_recipe(
                 recipe,

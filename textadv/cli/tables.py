@@ -7,11 +7,13 @@ import inspect
 import typing
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from textadv.errors import unknown_name
 
-__all__ = ["card_of", "list_builtin", "report_table"]
+__all__ = ["card_of", "list_builtin", "report_notes", "report_table"]
 
 
 def list_builtin(kind: str | None = None) -> dict[str, dict[str, str]]:
@@ -43,7 +45,10 @@ def report_table(report: Any) -> Table:
     """Return clean accuracy, and accuracy under each attack and perturbation, as a table."""
     n = report.num_examples
     preliminary = " (preliminary: fewer than 100)" if n < 100 else ""
-    table = Table(title=f"{report.data}, n = {n}{preliminary}", title_justify="left")
+    title = Text(f"{report.data}, n = {n}{preliminary}")
+    table = Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
     table.add_column("", no_wrap=True)
     for heading in ("accuracy", "95 % interval", "success", "queries", "unresolved"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -63,6 +68,36 @@ def report_table(report: Any) -> Table:
         label = f"{name.split('-')[0]} {found['norm']} {found['epsilon']}"
         table.add_row(label, *_rate(found["accuracy"], found["interval"]))
     return table
+
+
+def report_notes(report: Any) -> list[str]:
+    """Return what a reader of the figures should know: unresolved texts, budgets, cut texts."""
+    from textadv.details import coverage_notes
+
+    notes = []
+    n = report.num_examples
+    for name, result in report.attacks.items():
+        reasons = dict(result.reasons)
+        if spent := reasons.pop("budget", 0):
+            notes.append(
+                f"{name}: {spent} of {n} texts survived because their {result.query_budget} "
+                "queries were used up"
+            )
+        reasons.pop("reduced", None)
+        if reasons:
+            listed = "; ".join(f"{count} x {reason}" for reason, count in reasons.items())
+            notes.append(
+                f"{name}: {result.counts['unresolved']} of {n} texts unresolved, which counts "
+                f"neither as flipped nor as survived: {listed}"
+            )
+    notes += coverage_notes(report)
+    unread = {one.id: one.num_unread_words for one in report.records if one.num_unread_words}
+    if unread:
+        notes.append(
+            f"{len(unread)} of {n} texts are longer than the model reads: {sum(unread.values())} "
+            "words behind the cut were not edited"
+        )
+    return notes
 
 
 def _rate(value: float, interval: Any) -> tuple[str, str]:

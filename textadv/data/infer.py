@@ -133,6 +133,10 @@ def _scalar_names(raw: RawLabels, notes: list[str]) -> tuple[str, ...]:
                 expected="classes that repeat",
                 fix="check data.label (--label-column), this looks like free text",
             )
+        notes.append(
+            f"{raw.where}: labels mapped to ids: {shown(dict(enumerate(found)), 200)}; "
+            "another order: data.labels"
+        )
         return found
     if "float" in kinds:
         notes.append(f"{raw.where}: whole numbers such as 1.0 taken as integers")

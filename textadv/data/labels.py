@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from textadv.errors import DataError, shown
 
-__all__ = ["HeadTask", "LabelSpace", "refuse_other_map"]
+__all__ = ["PROBLEM_TYPES", "HeadTask", "LabelSpace", "refuse_other_map"]
 
 HeadTask = Literal["single_label", "multi_label", "regression"]
-_PROBLEM_TYPES: dict[HeadTask, str] = {
+PROBLEM_TYPES: dict[HeadTask, str] = {
     "single_label": "single_label_classification",
     "multi_label": "multi_label_classification",
     "regression": "regression",
@@ -52,7 +52,7 @@ class LabelSpace:
     @property
     def problem_type(self) -> str:
         """Return the task in the words of transformers' `config.problem_type`."""
-        return _PROBLEM_TYPES[self.task]
+        return PROBLEM_TYPES[self.task]
 
     @classmethod
     def from_model(cls, model: Any) -> LabelSpace:
@@ -61,7 +61,7 @@ class LabelSpace:
         names = {int(key): str(name) for key, name in config.id2label.items()}
         if not names or sorted(names) != list(range(len(names))):
             raise DataError("model config: id2label", got=shown(names), expected="ids 0, 1, 2, ...")
-        tasks = {problem_type: task for task, problem_type in _PROBLEM_TYPES.items()}
+        tasks = {problem_type: task for task, problem_type in PROBLEM_TYPES.items()}
         fallback: HeadTask = "regression" if len(names) == 1 else "single_label"
         task = tasks.get(getattr(config, "problem_type", None) or "", fallback)
         return cls(task, tuple(names[index] for index in range(len(names))))

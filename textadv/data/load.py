@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from textadv.data.config import DataConfig
 from textadv.data.encode import encode_labels
 from textadv.data.infer import infer_labels
 from textadv.data.labels import LabelSpace, refuse_other_map
+from textadv.data.raw import RawLabels, plain
 from textadv.data.readers import Table, open_table
 from textadv.data.rows import read_rows
 from textadv.data.sources import is_file_name, open_hub_splits, open_splits
@@ -103,6 +104,7 @@ def load_examples(
     text: Sequence[str] | None = None,
     label: str | None = None,
     label_space: LabelSpace,
+    label_map: Mapping[str, str] | None = None,
     num_examples: int | None = None,
     seed: int = 0,
     revision: str | None = None,
@@ -117,6 +119,7 @@ def load_examples(
         text: One or two text columns; guessed when not given.
         label: Label column; guessed when not given.
         label_space: The model's, see `LabelSpace.from_model`.
+        label_map: The model's name or id of each label as it is in the data, where names differ.
         num_examples: Keep a random sample of this many rows, in their order.
         seed: Seed of the sample.
         revision: Branch, tag or commit of the Hub dataset.
@@ -134,11 +137,11 @@ def load_examples(
     table = _open_source(source, split, revision, where)
     columns = choose_columns(table, text=text, label=label)
     names = table.class_names.get(columns.label)
-    if names is not None:
+    if names is not None and label_map is None:
         refuse_other_map(names, label_space, table.name)
     rows = read_rows(table, columns, drop_empty=drop_empty)
-    fix = f"the model's labels are {shown(label_space.id2label, 200)}; check the label column"
-    encoded = encode_labels(rows.labels, label_space, hint=fix)
+    fix = _ready_map(rows.labels, label_space)
+    encoded = encode_labels(rows.labels, label_space, hint=fix, label_map=label_map)
     examples = Split.whole(rows, encoded)
     if num_examples is not None:
         examples = examples.sampled(num_examples, seed, "examples")
@@ -157,6 +160,16 @@ def _open_source(source: str, split: str | None, revision: str | None, where: st
         revision=revision,
         where=where,
     )["examples"]
+
+
+def _ready_map(raw: RawLabels, space: LabelSpace) -> str:
+    """Return the fix for labels that the model does not know: a map to correct, if one can be."""
+    found = sorted({str(plain(value)) for value in raw.values})
+    names = f"the model's labels are {shown(space.id2label, 200)}; "
+    if len(found) > space.num_labels or any("," in name or "=" in name for name in found):
+        return names + "check the label column (--label-column)"
+    pairs = ",".join(f"{name}={index}" for index, name in enumerate(found))
+    return names + f"--label-map {shown(pairs, 200)} would map them in this order"
 
 
 def _hint(config: DataConfig, split: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ __all__ = ["RawLabels", "is_integer", "is_vector", "negative_label", "plain"]
 
 _INT = re.compile(r"[+-]?(0|[1-9][0-9]{0,15})")
 _FLOAT = re.compile(r"[+-]?[0-9]+\.[0-9]+")
+_MOST = 2**63
 
 
 @dataclass
@@ -71,16 +73,21 @@ class RawLabels:
 
 
 def _canonical(value: Any) -> tuple[str, Any] | None:
-    """Return (kind, value) so that equal labels are equal however they were written."""
+    """Return (kind, value) so that equal labels are equal however they were written.
+
+    Names are put in Unicode normal form C.
+    """
     if isinstance(value, str):
         return _parsed(value.strip())
     if isinstance(value, bool | np.bool_):
         return "bool", bool(value)
     if isinstance(value, int | np.integer):
-        return "int", int(value)
+        return ("int", int(value)) if abs(int(value)) < _MOST else None
     if isinstance(value, float | np.floating):
         return ("float", float(value)) if math.isfinite(value) else None
     if isinstance(value, list | tuple | np.ndarray):
+        if any(isinstance(part, list | tuple | np.ndarray) for part in value):
+            return None
         parts = [_canonical(part) for part in value]
         scalar = all(part is not None and part[0] != "list" for part in parts)
         return ("list", tuple(parts)) if scalar else None
@@ -91,13 +98,22 @@ def _parsed(text: str) -> tuple[str, Any] | None:
     if _INT.fullmatch(text):
         return "int", int(text)
     if _FLOAT.fullmatch(text):
-        return "float", float(text)
+        return _canonical(float(text))
     if text.startswith("[") and text.endswith("]"):
         try:
             return _canonical(json.loads(text))
         except (ValueError, RecursionError):
             return "name", text
-    return ("name", text) if text else None
+    return ("name", unicodedata.normalize("NFC", text)) if text and _whole(text) else None
+
+
+def _whole(text: str) -> bool:
+    """Return whether text has no lone surrogate, and so can be written to a file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def plain(value: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import stat
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from textadv.data.lines import MAX_LINE_BYTES, Lines, display_name
 from textadv.errors import DataError, shown
+from textadv.files import path_problem
 
 __all__ = ["SUFFIXES", "Table", "open_table"]
 
@@ -58,7 +58,7 @@ def open_table(path: Path, where: str) -> Table:
             expected="a file ending in " + ", ".join(SUFFIXES),
             fix="convert or rename the file; a Hub dataset id goes into data.name",
         )
-    problem = _path_problem(path)
+    problem = path_problem(path)
     if problem:
         raise DataError(where, got=f"{shown(str(path))}, {problem}", expected="a readable file")
     table = SUFFIXES[suffix](path)
@@ -71,21 +71,6 @@ def open_table(path: Path, where: str) -> Table:
             fix="rename or delete one of them",
         )
     return table
-
-
-def _path_problem(path: Path) -> str:
-    """Say why `path` cannot be opened as a file, without opening it (a FIFO would block)."""
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        return "a broken link" if path.is_symlink() else "which does not exist"
-    except (OSError, ValueError) as error:
-        return f"which cannot be read ({getattr(error, 'strerror', None) or error})"
-    if stat.S_ISDIR(mode):
-        return "a directory"
-    if not stat.S_ISREG(mode):
-        return "a FIFO" if stat.S_ISFIFO(mode) else "a device or socket"
-    return ""
 
 
 def _csv_records(path: Path, delimiter: str, notes: list[str]) -> _Stream[list[str]]:

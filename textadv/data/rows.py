@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -38,6 +39,8 @@ class Rows:
         ids: `(N,)` strings, all different.
         labels: The labels, not yet mapped.
         hashes: `(N,)` 64-bit content hashes of the texts.
+        forms: `(N,)` the same of their Unicode normal form C: equal for texts that look equal
+            however their accents are encoded.
         notes: What was left out.
     """
 
@@ -46,6 +49,7 @@ class Rows:
     ids: pa.ChunkedArray
     labels: RawLabels
     hashes: np.ndarray
+    forms: np.ndarray
     notes: list[str]
 
 
@@ -80,6 +84,7 @@ class _Reader:
         self.table, self.columns = table, columns
         self.labels = RawLabels(f"{table.name}, column {shown(columns.label)},")
         self.hashes: array[int] = array("Q")
+        self.forms: array[int] = array("Q")
         self.empty: array[int] = array("q")
         self.texts: list[list[str]] = []
         self.ids: list[str | None] = []
@@ -104,6 +109,8 @@ class _Reader:
 
     def append(self, row: int, texts: list[str], label: object, identifier: object) -> None:
         self.hashes.append(self._hash(row, texts))
+        normal = [unicodedata.normalize("NFC", text) for text in texts]
+        self.forms.append(self.hashes[-1] if normal == texts else self._hash(row, normal))
         self.labels.append(label, row)
         self.ids.append(None if identifier in (None, "") else self._id(row, identifier))
         self.texts.append(texts)
@@ -128,11 +135,13 @@ class _Reader:
 
     def _id(self, row: int, value: object) -> str:
         if isinstance(value, str | int | float) and not isinstance(value, bool):
-            return str(value)
+            name = str(value)
+            if name.isascii() or name.encode(errors="ignore").decode() == name:
+                return name
         raise DataError(
             f"{self.table.name} row {row}, column {shown(self.columns.id)}",
             got=f"{type(value).__name__} {shown(value)}",
-            expected="a string or a number as id",
+            expected="a string of whole characters, or a number, as id",
         )
 
     def flush(self) -> None:
@@ -165,6 +174,7 @@ class _Reader:
             ids=self._unique(pa.chunked_array(self.id_chunks), hashes),
             labels=self.labels,
             hashes=hashes,
+            forms=np.frombuffer(self.forms, dtype=np.uint64),
             notes=notes,
         )
 

@@ -42,6 +42,11 @@ class Split:
         return self.rows.hashes[self.keep]
 
     @property
+    def forms(self) -> np.ndarray:
+        """Return the hashes of the kept rows in normal form C."""
+        return self.rows.forms[self.keep]
+
+    @property
     def labels(self) -> np.ndarray:
         """Return the labels of the kept rows."""
         return self.encoded[self.keep]
@@ -124,9 +129,9 @@ def require_two_classes(train: Split, space: LabelSpace) -> None:
 
 
 def duplicate_notes(name: str, split: Split) -> list[str]:
-    """Count texts that occur more than once, and those whose labels disagree."""
+    """Count texts that occur more than once, in normal form C, and those whose labels disagree."""
     labels = split.labels.reshape(len(split.keep), -1)
-    texts, first, inverse = np.unique(split.hashes, return_index=True, return_inverse=True)
+    texts, first, inverse = np.unique(split.forms, return_index=True, return_inverse=True)
     if len(texts) == len(labels):
         return []
     note = f"{name}: {len(labels) - len(texts)} rows repeat the text of another row"
@@ -141,7 +146,7 @@ def duplicate_notes(name: str, split: Split) -> list[str]:
 def overlap_notes(name: str, split: Split, train: Split, space: LabelSpace) -> list[str]:
     """Count the texts of `split` that training has seen, and name the classes it has not."""
     notes = []
-    both = int(np.isin(split.hashes, train.hashes).sum())
+    both = int(np.isin(split.forms, train.forms).sum())
     if both:
         notes.append(f"{name}: {both} of {len(split.keep)} texts also occur in train")
     if space.task == "single_label":

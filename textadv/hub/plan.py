@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from textadv.errors import DataError, shown
+from textadv.errors import DataError, has_secret, shown
+from textadv.files import read_json, read_plain
 from textadv.hub.config import check_repo_id
+from textadv.settings import parse_yaml
 
-__all__ = ["TOKEN", "PlannedFile", "PushPlan", "plan_push", "secret"]
+__all__ = ["PlannedFile", "PushPlan", "plan_push", "secret"]
 
-TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 _MODEL_FILES = frozenset(
     (
         *("config.json", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"),
@@ -119,13 +115,16 @@ def plan_push(
         if _is_plain_file(reports / name):
             sources[name] = reports / name
     _check_model(run_dir / "model", sources)
-    card = render_card(run_dir, repo_id=repo_id, report_dir=reports)
-    files = [_planned("README.md", content=card.encode())]
-    files += [_planned(path, source) for path, source in sorted(sources.items())]
+    files = [_planned(path, source) for path, source in sorted(sources.items())]
     for file in files:
-        if TOKEN.search(file.text()):
+        if has_secret(file.text()):
             raise secret(file.path)
-    block = yaml.safe_load(sources["recipe.yaml"].read_text(encoding="utf-8")).get("hub")
+    card = render_card(run_dir, repo_id=repo_id, report_dir=reports)
+    if has_secret(card):
+        raise secret("README.md")
+    files.insert(0, _planned("README.md", content=card.encode()))
+    recipe = read_plain(sources["recipe.yaml"], "a recipe").decode("utf-8", "replace")
+    block = parse_yaml(recipe, "recipe.yaml").get("hub")
     private = isinstance(block, dict) and block.get("private") is True
     return PushPlan(
         repo_id=repo_id,
@@ -190,7 +189,7 @@ def _check_model(folder: Path, sources: dict[str, Path]) -> None:
         if name not in sources:
             place = folder.parent if name == "recipe.yaml" else folder
             raise DataError(str(place / name), got="no such plain file", expected="a finished run")
-    config = _json(sources["config.json"])
+    config = read_json(sources["config.json"], "a model's config")
     if "auto_map" in config:
         raise DataError(
             str(sources["config.json"]),
@@ -200,11 +199,16 @@ def _check_model(folder: Path, sources: dict[str, Path]) -> None:
     weights = {name for name in sources if name.endswith(".safetensors")}
     wanted = {"model.safetensors"}
     if "model.safetensors.index.json" in sources:
-        wanted = set(_json(sources["model.safetensors.index.json"]).get("weight_map", {}).values())
+        index = read_json(sources["model.safetensors.index.json"], "an index of weights")
+        weight_map = index.get("weight_map")
+        named = weight_map.values() if isinstance(weight_map, dict) else [""]
+        wanted = {name if isinstance(name, str) else shown(name) for name in named}
     missing = sorted(wanted - weights)
     if missing or not wanted:
         raise DataError(
-            str(folder), got=f"no {', '.join(missing) or 'weights'}", expected="it there"
+            str(folder),
+            got=f"no {shown(', '.join(missing), 200)[1:-1] or 'weights'}",
+            expected="it there",
         )
     from safetensors import SafetensorError, safe_open
 
@@ -216,16 +220,6 @@ def _check_model(folder: Path, sources: dict[str, Path]) -> None:
             raise DataError(
                 str(sources[name]), got=shown(str(error)), expected="whole safetensors"
             ) from None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(str(path), got=shown(str(error)), expected="JSON") from None
-    if not isinstance(value, dict):
-        raise DataError(str(path), got=type(value).__name__, expected="a JSON object")
-    return value
 
 
 def _planned(path: str, source: Path | None = None, content: bytes = b"") -> PlannedFile:

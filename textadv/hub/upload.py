@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from textadv.errors import DataError, TextAdvError, shown
-from textadv.hub.plan import TOKEN, PushPlan, secret
+from textadv.hub.plan import PushPlan, secret
 
 __all__ = ["PublishError", "PushResult", "push"]
 
@@ -189,4 +189,4 @@ class _Attempt:
 
     def _message(self, error: BaseException) -> str:
         message = " ".join(str(error).split()).replace(self.token, "***")
-        return shown(TOKEN.sub("hf_***", message), 200)
+        return shown(message, 200)

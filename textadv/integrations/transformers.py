@@ -12,7 +12,6 @@ from torch import Tensor
 
 from textadv import checkpoint
 from textadv.embeddings import EmbeddingPort, wrap
-from textadv.errors import ConfigError
 from textadv.objectives import Objective, backward
 from textadv.seeding import torch_generator
 from textadv.tokens import OURS
@@ -50,14 +49,6 @@ class AdversarialTrainerMixin:
         super().__init__(*args, **kwargs)
         trainer: Any = self
         trainer.model_accepts_loss_kwargs = False
-        accumulation = trainer.args.gradient_accumulation_steps
-        if objective.keeps_memory and accumulation > 1:
-            raise ConfigError(
-                "gradient_accumulation_steps",
-                got=f"{accumulation} with an objective that keeps memory",
-                expected="1: what it keeps belongs to one batch after the other",
-                fix="use a larger batch size",
-            )
         self.objective = objective
         self.perturbation_seed = (
             trainer.args.seed if perturbation_seed is None else perturbation_seed

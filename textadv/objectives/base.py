@@ -5,16 +5,19 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from textadv.embeddings import Batch, EmbeddingPort
-from textadv.errors import ConfigError
+from textadv.errors import MemoryLimitError
+from textadv.launch import check_backend
 from textadv.losses import correct
 from textadv.objectives.schedule import ramp
+from textadv.parts import out_of_memory
+from textadv.processes import exchange
 
 __all__ = ["Clean", "Objective", "Term", "backward"]
 
@@ -41,8 +44,10 @@ class Objective(abc.ABC):
 
     `terms` yields losses one at a time; whoever consumes it runs backward on each *before* asking
     for the next, so an objective may read the gradient of its own leaf between terms (FreeLB does),
-    and only one graph is alive at a time. After the last term it is asked once more, and may then
-    update `port.memory`.
+    and only one graph is alive at a time. After the last term it is asked once more.
+
+    An objective that keeps memory reads `port.memory` there and leaves it alone, appends one note
+    of the batch to `port.notes`, and updates the memory in `remember`, once per optimizer step.
     """
 
     @property
@@ -62,7 +67,7 @@ class Objective(abc.ABC):
 
     @property
     def keeps_memory(self) -> bool:
-        """Whether `port.memory` is read and written: then one process and no accumulation."""
+        """Whether `port.memory` is read, and written by `remember`."""
         return False
 
     @property
@@ -70,11 +75,26 @@ class Objective(abc.ABC):
         """Whether a yielded term's gradient is an ascent direction too, and must keep its sign."""
         return False
 
+    @property
+    def handles_weights(self) -> bool:
+        """Whether weights are read or moved one by one, and so must be whole on each process."""
+        return False
+
     @abc.abstractmethod
     def terms(
         self, port: EmbeddingPort, batch: Batch, generator: torch.Generator
     ) -> Iterator[Term]:
         """Yield the terms of one batch; random starts come from `generator` (model's device)."""
+
+    def remember(self, port: EmbeddingPort, notes: Sequence[Mapping[str, Tensor]]) -> None:
+        """Update `port.memory` when all gradients of a step are there.
+
+        Args:
+            port: The wrapped model.
+            notes: Those of all micro-batches of the step, on all processes, in their order: the
+                same on each process. Micro-batches of weight 0 leave an empty one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} keeps memory, and does not say how")
 
     def at(self, progress: float) -> Objective:
         """Return the objective as scheduled when the fraction `progress` of training is done.
@@ -130,7 +150,7 @@ def backward(
     """Run all forwards and backwards of one batch: the drop-in for `loss.backward()`.
 
     Forward and backward of every term but the last run inside `accelerator.no_sync`, so that
-    processes exchange gradients once per step.
+    processes exchange gradients once per step. So do they what an objective remembers.
 
     Args:
         objective: What to minimise.
@@ -150,8 +170,7 @@ def backward(
         `effective_fraction` (share of the texts right without `delta` whose loss rises with it).
 
     Raises:
-        ConfigError: If the head cannot be trained like this, or if several processes share an
-            objective that keeps memory.
+        ConfigError: If the head cannot be trained like this, or not on these processes.
 
     Example:
         >>> import textadv
@@ -164,38 +183,88 @@ def backward(
     if generator is None:
         generator = torch.Generator(port.device)
         generator.manual_seed(int(torch.randint(2**62, (1,)).item()))
-    alone = accelerator is None or accelerator.num_processes == 1
-    if objective.keeps_memory and not alone:
-        raise ConfigError(
-            type(objective).__name__,
-            got=f"{accelerator.num_processes} processes",
-            expected="one: each would keep a memory of its own",
-            fix="train on one process, or with another objective",
-        )
+    processes = 1 if accelerator is None else accelerator.num_processes
+    rank = 0 if accelerator is None else accelerator.process_index
+    noted = len(port.notes)
+    port.slot = noted * processes + rank
+    if processes > 1:
+        check_backend(accelerator, handles_weights=objective.handles_weights)
     objective.check(port.problem_type(batch["labels"]), port.model.config.num_labels)
     log: dict[str, list[Tensor]] = {}
-    terms = objective.terms(port, batch, generator)
-    share = alone and objective.num_terms > 1
-    with port.shared_embedding_gradient() if share else contextlib.nullcontext():
+    share = processes == 1 and objective.num_terms > 1
+    with (
+        # Closed whatever happens, so that weights that a method moved are put back.
+        contextlib.closing(cast(Any, objective.terms(port, batch, generator))) as terms,
+        port.shared_embedding_gradient() if share else contextlib.nullcontext(),
+    ):
         for index in range(objective.num_terms):
-            last = index == objective.num_terms - 1
-            free = accelerator is None or (last and sync)
-            with contextlib.nullcontext() if free else accelerator.no_sync(port.forward):
+            exchanged = sync and index == objective.num_terms - 1
+            with _synchronised(accelerator, port, exchanged):
                 term = next(terms)
-                loss = term.loss * scale
-                if accelerator is None:
-                    loss.backward()
-                else:
-                    accelerator.backward(loss)
+                _run_backward(term.loss * scale, accelerator, exchanged)
             _record(log, term, port, batch)
         if next(terms, None) is not None:
-            raise RuntimeError(
-                f"{type(objective).__name__} yields more than {objective.num_terms} terms"
-            )
+            name = type(objective).__name__
+            raise RuntimeError(f"{name} yields more than {objective.num_terms} terms")
+    if objective.keeps_memory:
+        _remember(objective, port, noted, scale != 0, sync, accelerator)
     return {
         name: torch.stack(values).sum() if name.endswith("loss") else torch.stack(values).mean()
         for name, values in log.items()
     }
+
+
+@contextlib.contextmanager
+def _synchronised(accelerator: Any, port: EmbeddingPort, exchanged: bool) -> Iterator[None]:
+    """Exchange gradients in the backward inside, or only add them to what this process has."""
+    if accelerator is None or exchanged:
+        yield
+        return
+    state = accelerator.gradient_state
+    before = state.sync_gradients
+    with accelerator.no_sync(port.forward):
+        # DeepSpeed has no such context in ZeRO-2: its engine asks this flag.
+        state._set_sync_gradients(False)
+        try:
+            yield
+        finally:
+            state._set_sync_gradients(before)
+
+
+def _run_backward(loss: Tensor, accelerator: Any, exchanged: bool) -> None:
+    if accelerator is None:
+        loss.backward()
+        return
+    try:
+        accelerator.backward(loss)
+    except (RuntimeError, MemoryError) as error:
+        if not (exchanged and accelerator.num_processes > 1 and out_of_memory(error)):
+            raise
+        # Other processes have this one's first gradients: there is no way back.
+        raise MemoryLimitError(
+            f"process {accelerator.process_index}",
+            got="no memory in the pass that exchanges gradients",
+            expected="micro-batches that fit on every process",
+            fix="lower training.batch_size and raise gradient_accumulation_steps as much",
+        ) from None
+
+
+def _remember(
+    objective: Objective,
+    port: EmbeddingPort,
+    noted: int,
+    counts: bool,
+    sync: bool,
+    accelerator: Any,
+) -> None:
+    if len(port.notes) != noted + 1:
+        raise RuntimeError(f"{type(objective).__name__} must append one note of each batch")
+    if not counts:
+        port.notes[-1] = {}
+    if sync:
+        notes = exchange(port.notes, accelerator)
+        port.notes.clear()
+        objective.remember(port, notes)
 
 
 def _record(log: dict[str, list[Tensor]], term: Term, port: EmbeddingPort, batch: Batch) -> None:

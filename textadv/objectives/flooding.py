@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from textadv.embeddings import Batch, EmbeddingPort
 from textadv.errors import ConfigError
@@ -58,6 +59,15 @@ class Flooding(Objective):
     def keeps_memory(self) -> bool:
         """What the objective says."""
         return self.objective.keeps_memory
+
+    @property
+    def handles_weights(self) -> bool:
+        """What the objective says."""
+        return self.objective.handles_weights
+
+    def remember(self, port: EmbeddingPort, notes: Sequence[Mapping[str, Tensor]]) -> None:
+        """Leave it to the objective."""
+        self.objective.remember(port, notes)
 
     def at(self, progress: float) -> Objective:
         """Return the flooded objective as scheduled."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,9 +24,10 @@ __all__ = ["FreeAT"]
 class FreeAT(Objective):
     """Take several optimizer steps on each batch, moving `delta` by the gradient each one computes.
 
-    `delta` is in `port.memory` (`free.delta`): it lives on from replay to replay and from batch to
-    batch, cut or padded to the new length. A trainer deals every batch `num_replays` times in a row
-    and so sees `1 / num_replays` of the data in the same number of steps.
+    `delta` is in `port.memory` (`free.delta.i` for micro-batch i of a step): it lives on from
+    replay to replay and from batch to batch, cut or padded to the new length. A trainer deals every
+    batch `num_replays` times in a row and so sees `1 / num_replays` of the data in the same number
+    of steps.
 
     Args:
         perturbation: The step; `num_steps` is not used. A step as long as the radius by default.
@@ -92,7 +93,7 @@ class FreeAT(Objective):
         there = port.at(self.site)
         mask, monitor = there.editable(batch), Monitor(self.perturbation.scope)
         start = self.perturbation.start(there.blank(batch), mask, generator)
-        z = self._carried(port.memory.get("free.delta"), start, mask).requires_grad_()
+        z = self._carried(port.memory.get(f"free.delta.{port.slot}"), start, mask).requires_grad_()
         delta = self.perturbation.delta(z)
         logits = there.logits(batch, delta)
         figures = watch(there, batch, delta, None)
@@ -101,13 +102,19 @@ class FreeAT(Objective):
         if z.grad is None:
             raise RuntimeError("run backward on each term before asking for the next one")
         monitor.record(z.grad, mask)
-        port.memory["free.delta"] = self.perturbation.ascend(z.detach(), z.grad, mask)
+        port.notes.append({"delta": self.perturbation.ascend(z.detach(), z.grad, mask)})
+
+    def remember(self, port: EmbeddingPort, notes: Sequence[Mapping[str, Tensor]]) -> None:
+        """Keep the perturbation of every micro-batch for the next one in its place."""
+        for slot, note in enumerate(notes):
+            if note:
+                port.memory[f"free.delta.{slot}"] = note["delta"].to(port.device)
 
     def _carried(self, kept: Tensor | None, start: Tensor, mask: Tensor) -> Tensor:
         """Return the kept state in the shape of this batch, inside the set."""
         if kept is None:
             return start
-        fitted = torch.zeros_like(start)
+        fitted, kept = torch.zeros_like(start), kept.to(start)
         rows, columns = min(len(kept), len(start)), min(kept.shape[1], start.shape[1])
         fitted[:rows, :columns] = kept[:rows, :columns]
         return self.perturbation.ascend(fitted, torch.zeros_like(fitted), mask)

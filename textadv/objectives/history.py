@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from textadv.objectives.schedule import Schedule
 from textadv.perturb import PGD, Perturbation
 from textadv.sites import check_site
 
-__all__ = ["FAT", "SignHistory"]
+__all__ = ["FAT", "SignHistory", "packed_signs"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,7 @@ class FAT(Objective):
         ids = batch["example_id"].tolist()
         signs = history.signs(ids, mask).to(there.blank(batch).dtype)
         visits = history.visits(ids)
+        note = {"ids": batch["example_id"]}
         monitor = Monitor("sequence")
         if all(visit % self.period for visit in visits):
             sizes = history.sizes(ids).to(signs)
@@ -111,15 +113,21 @@ class FAT(Objective):
             delta = self.perturbation(
                 there, batch, mode=self.inner_mode, z=start, monitor=monitor, generator=generator
             )
-            history.write(ids, delta - start, mask)
-        history.visited(ids)
+            note |= packed_signs(delta - start, mask)
         logits = there.logits(batch, delta)
         figures = Point(port=there, batch=batch, delta=delta, monitor=monitor).figures(
             batch, None, logits
         )
         figures.setdefault("skipped_fraction", torch.zeros((), device=logits.device))
         loss = there.loss(logits, batch).mean()
+        port.notes.append(note)
         yield Term(loss=loss, name="adversarial", logits=logits, figures=figures)
+
+    def remember(self, port: EmbeddingPort, notes: Sequence[Mapping[str, Tensor]]) -> None:
+        """Count the visits, and keep the new attacks."""
+        history = SignHistory(port.memory, port.at(self.site).dim)
+        for note in filter(None, notes):
+            history.add(note)
 
 
 class SignHistory:
@@ -152,11 +160,9 @@ class SignHistory:
         Raises:
             DataError: If a text has another number of tokens than when it was kept.
         """
-        self._grow(ids)
         found = torch.zeros((*mask.shape, self.dim))
         chosen = mask.cpu()
-        for row, example in enumerate(ids):
-            tokens = int(self.memory["history.tokens"][example])
+        for row, (example, tokens) in enumerate(zip(ids, self._of("tokens", ids), strict=True)):
             if tokens == 0:
                 continue
             self._check(example, tokens, int(chosen[row].sum()))
@@ -165,32 +171,37 @@ class SignHistory:
 
     def sizes(self, ids: list[int]) -> Tensor:
         """Return the norm of each text's last perturbation, (B,)."""
-        return self.memory["history.norm"][ids]
+        return torch.tensor(self._of("norm", ids))
 
     def visits(self, ids: list[int]) -> list[int]:
         """Return how often each text has been seen."""
-        return self.memory["history.visits"][ids].tolist()
+        return self._of("visits", ids)
 
-    def visited(self, ids: list[int]) -> None:
-        """Count one visit of each text."""
+    def add(self, note: Mapping[str, Tensor]) -> None:
+        """Count one visit of the texts `ids`, and keep their `packed_signs` if there are any."""
+        ids = note["ids"].tolist()
+        self._grow(ids)
         self.memory["history.visits"].index_add_(0, torch.tensor(ids), torch.ones(len(ids)).long())
-
-    def write(self, ids: list[int], delta: Tensor, mask: Tensor) -> None:
-        """Keep the signs and norms of perturbations (B, L, D)."""
-        sizes = norms.norm(delta, "l2", "sequence").cpu()
-        chosen, positive = mask.cpu(), (delta > 0).cpu()
-        for row, example in enumerate(ids):
-            bits = positive[row, chosen[row]].flatten()
-            tokens = len(bits) // self.dim
+        if "bits" not in note:
+            return
+        bits, end = note["bits"].cpu(), 0
+        for example, tokens, size in zip(
+            ids, note["tokens"].tolist(), note["norms"].tolist(), strict=True
+        ):
             known = int(self.memory["history.tokens"][example])
             if known:
                 self._check(example, known, tokens)
-            packed = _pack(bits)
-            begin = int(self.memory["history.begin"][example]) if known else self._room(len(packed))
-            self.memory["history.begin"][example] = begin
+            begin, end = end, end - (-tokens * self.dim // 8)
+            room = int(self.memory["history.begin"][example]) if known else self._room(end - begin)
+            self.memory["history.begin"][example] = room
             self.memory["history.tokens"][example] = tokens
-            self.memory["history.norm"][example] = sizes[row]
-            self.memory["history.bits"][begin : begin + len(packed)] = packed
+            self.memory["history.norm"][example] = size
+            self.memory["history.bits"][room : room + end - begin] = bits[begin:end]
+
+    def _of(self, name: str, ids: list[int]) -> list[Any]:
+        """Return one column of the rows of `ids`, 0 for texts that were never seen."""
+        column = self.memory[f"history.{name}"]
+        return [column[example].item() if example < len(column) else 0 for example in ids]
 
     def _read(self, example: int, tokens: int) -> Tensor:
         begin, count = int(self.memory["history.begin"][example]), tokens * self.dim
@@ -223,6 +234,18 @@ class SignHistory:
                 expected=f"{kept}, as in the epochs before",
                 fix="keep texts and tokenisation the same, or use another objective",
             )
+
+
+def packed_signs(delta: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Return what is kept of perturbations (B, L, D): token counts, norms, and whole bytes a text.
+
+    Returns:
+        `tokens` (B,) int64, `norms` (B,) float32, `bits` (N,) uint8 of all texts in a row.
+    """
+    chosen, positive = mask.cpu(), (delta > 0).cpu()
+    rows = [_pack(positive[row, chosen[row]].flatten()) for row in range(len(delta))]
+    sizes = norms.norm(delta, "l2", "sequence").cpu().float()
+    return {"tokens": chosen.sum(1), "norms": sizes, "bits": torch.cat(rows)}
 
 
 def _pack(bits: Tensor) -> Tensor:

@@ -175,6 +175,8 @@ def watch(
     figures = {}
     if monitor is not None and (skipped := monitor.skipped_fraction) is not None:
         figures["skipped_fraction"] = skipped
+    if monitor is not None and (bad := monitor.non_finite_fraction) is not None:
+        figures["non_finite_fraction"] = bad
     embeds, port.seen = port.seen, None
     mask = port.editable(batch)
     if embeds is None or embeds.shape != delta.shape:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from textadv.adapters import bare
 from textadv.embeddings import Batch, EmbeddingPort
 from textadv.objectives.base import Term
 from textadv.objectives.consistency import R3F
@@ -32,6 +33,11 @@ class R4F(R3F):
         """No: the head is rescaled first."""
         return False
 
+    @property
+    def handles_weights(self) -> bool:
+        """Yes: those of the head."""
+        return True
+
     def terms(
         self, port: EmbeddingPort, batch: Batch, generator: torch.Generator
     ) -> Iterator[Term]:
@@ -44,8 +50,14 @@ class R4F(R3F):
 
 def head_layers(model: Any) -> list[nn.Linear]:
     """Return the linear layers outside the pretrained encoder."""
+    model = bare(model)
     inside = set(model.base_model.modules())
-    return [m for m in model.modules() if isinstance(m, nn.Linear) and m not in inside]
+    # Beside adapters, a head has an untrained original.
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.Linear) and module not in inside and module.weight.requires_grad
+    ]
 
 
 def spectral_norm(weight: Tensor, iterations: int = 20) -> Tensor:

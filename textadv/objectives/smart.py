@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import cast
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -43,7 +42,7 @@ class SMART(Consistency):
     Known failure: at the paper's radius of 1e-5 (`smart-paper`) it moves no prediction.
     Source: Jiang et al., ACL 2020, algorithm 1 and equation 6.
     Deviations: the radius is about a tenth of the spread of an embedding's entries instead of 1e-5;
-    the average moves once a batch.
+    the average moves once per optimizer step.
     """
 
     perturbation: Perturbation = dataclasses.field(
@@ -74,6 +73,11 @@ class SMART(Consistency):
         return self.bregman > 0
 
     @property
+    def handles_weights(self) -> bool:
+        """Whether an average of the weights is kept."""
+        return self.bregman > 0
+
+    @property
     def cost(self) -> float:
         """One forward more with the proximal term."""
         return super().cost + (1 / 3 if self.bregman else 0)
@@ -97,19 +101,31 @@ class SMART(Consistency):
         term = self.combine(port, batch, clean, perturbed)
         problem = port.problem_type(batch["labels"])
         drift = divergence(clean, average, problem, self.divergence).mean()
+        port.notes.append({})
         yield dataclasses.replace(
             term,
             loss=term.loss + self.bregman * drift,
             figures=point.figures(batch, clean, perturbed),
         )
 
+    def remember(self, port: EmbeddingPort, notes: Sequence[Mapping[str, Tensor]]) -> None:
+        """Move the average towards the weights, which are still those of the step."""
+        for name, average in self._averages(port):
+            port.memory[name] = average
+
     def _average_logits(self, port: EmbeddingPort, batch: Batch) -> Tensor:
-        """Move the average towards the weights, and return its logits, without dropout."""
-        average = {}
+        """Return the logits of the average after this step's move, without dropout."""
+        average = {name.removeprefix("average."): v for name, v in self._averages(port)}
         with torch.no_grad(), port.attack_mode("eval"):
-            for name, weight in port.model.named_parameters():
-                kept = port.memory.get(f"average.{name}", weight.detach().clone())
-                average[name] = kept.to(weight.device).lerp_(weight, 1 - self.decay)
-                port.memory[f"average.{name}"] = average[name]
-            output = torch.func.functional_call(port.model, average, kwargs=port.inputs(batch))
-        return cast(Tensor, output.logits)
+            found = []
+            for rows in port.parts.rows(len(batch["input_ids"])):
+                inputs = {name: value[rows] for name, value in port.inputs(batch).items()}
+                found.append(torch.func.functional_call(port.model, average, kwargs=inputs).logits)
+        return torch.cat(found)
+
+    def _averages(self, port: EmbeddingPort) -> Iterator[tuple[str, Tensor]]:
+        for name, weight in port.model.named_parameters():
+            if not weight.requires_grad:
+                continue
+            kept = port.memory.get(f"average.{name}", weight.detach())
+            yield f"average.{name}", kept.to(weight.device).lerp(weight.detach(), 1 - self.decay)

@@ -67,6 +67,11 @@ class AWP(Objective):
         return 1
 
     @property
+    def handles_weights(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
     def cost(self) -> float:
         """Inner passes once, outer passes twice."""
         base = self._base
@@ -133,6 +138,11 @@ class SAM(Objective):
     def num_terms(self) -> int:
         """One."""
         return 1
+
+    @property
+    def handles_weights(self) -> bool:
+        """Yes."""
+        return True
 
     @property
     def cost(self) -> float:

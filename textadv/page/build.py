@@ -17,27 +17,15 @@ from textadv.details import with_details
 from textadv.errors import ConfigError, DataError
 from textadv.metrics import accuracy_under_attack, outcome_counts
 from textadv.page.data import examples_json
-from textadv.page.plots import COLOURS, MARKERS, line_plot, scatter_plot
+from textadv.page.plots import legend, line_plot, scatter_plot
 from textadv.page.view import view
 from textadv.report import RobustnessReport
-from textadv.results import Results, load_results
+from textadv.results import Results, group_title, load_results
 from textadv.statistics import spread, worst_statuses
 
 __all__ = ["ReportFiles", "build_page", "write_report"]
 
 MOST_LINES = 8
-_DASHES = ("", "6 3", "6 3 2 3", "2 3")
-_SHAPES = {
-    "o": '<circle cx="16" cy="6" r="3.5" fill="{c}"/>',
-    "s": '<path d="M12.5 2.5h7v7h-7z" fill="{c}"/>',
-    "^": '<path d="M16 2l4 7.5h-8z" fill="{c}"/>',
-    "D": '<path d="M16 1.5l4.5 4.5-4.5 4.5-4.5-4.5z" fill="{c}"/>',
-    "v": '<path d="M16 10l4-7.5h-8z" fill="{c}"/>',
-    "P": '<path d="M14.5 2h3v2.5h2.5v3h-2.5v2.5h-3v-2.5h-2.5v-3h2.5z" fill="{c}"/>',
-    "X": '<path d="M12.5 2.5l7 7m0-7l-7 7" stroke="{c}" stroke-width="2.6" fill="none"/>',
-    "*": '<path d="M16 1.5l1.3 3.2 3.4.2-2.6 2.2.8 3.4-2.9-1.8-2.9 1.8.8-3.4-2.6-2.2 3.4-.2z" '
-    'fill="{c}"/>',
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +65,7 @@ def write_report(
     found[0] = dataclasses.replace(found[0], report=report)
     folder = Path(runs[0]) if Path(runs[0]).is_dir() else Path(runs[0]).parent
     target = Path(html) if html is not None else folder / "report.html"
-    page = build_page(found, label_names=_label_names(folder))
+    page = build_page(found, label_names=_label_names(folder, report.model))
     partial = target.with_name(target.name + ".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     partial.write_text(page, encoding="utf-8")
@@ -102,7 +90,11 @@ def build_page(runs: Sequence[Results], *, label_names: Mapping[int, str] | None
     names = dict(label_names or {})
     style, script = (_package_file(name) for name in ("report.css", "report.js"))
     environment = Environment(
-        undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_unbroken,
     )
     template = environment.from_string(_package_file("report.html.j2"))
     values: dict[str, Any] = {
@@ -115,6 +107,11 @@ def build_page(runs: Sequence[Results], *, label_names: Mapping[int, str] | None
         **_several([main, *runs[1:]]),
     }
     return template.render(values)
+
+
+def _unbroken(value: Any) -> Any:
+    """Keep a number and its percent sign on one line."""
+    return value.replace(" %", "\u00a0%") if type(value) is str else value
 
 
 def _package_file(name: str) -> str:
@@ -156,7 +153,7 @@ def _curves(runs: Sequence[Results]) -> dict[str, Any]:
         )
         if radius_lines
         else "",
-        "radius_legend": _legend([run.name for run in radius_runs]),
+        "radius_legend": legend([run.name for run in radius_runs]),
         "token_norm": f"{norms[0]:.2f}" if norms and norms[0] is not None else "",
         "query_plot": Markup(
             line_plot(
@@ -170,7 +167,7 @@ def _curves(runs: Sequence[Results]) -> dict[str, Any]:
         )
         if curves
         else "",
-        "query_legend": _legend([name for name, _ in curves]),
+        "query_legend": legend([name for name, _ in curves]),
     }
 
 
@@ -182,19 +179,6 @@ def _radius_line(report: RobustnessReport) -> list[tuple[float, int, int]]:
             count = int(row.get("num_examples") or n)
             points.append((float(row["epsilon"]), round(row["accuracy"] * count), count))
     return sorted(points)
-
-
-def _legend(names: Sequence[str]) -> list[dict[str, Any]]:
-    from markupsafe import Markup
-
-    found = []
-    for number, name in enumerate(names):
-        colour = COLOURS[number % len(COLOURS)]
-        shape = _SHAPES[MARKERS[number % len(MARKERS)]].format(c=colour)
-        dash = _DASHES[number % len(_DASHES)]
-        row = {"name": visible(name), "colour": colour, "dash": dash, "shape": Markup(shape)}
-        found.append(row)
-    return found
 
 
 def _several(runs: Sequence[Results]) -> dict[str, Any]:
@@ -219,13 +203,13 @@ def _several(runs: Sequence[Results]) -> dict[str, Any]:
         rows.append(
             {
                 "letter": chr(ord("A") + number % 26),
-                "shape": _legend([run.name] * (number + 1))[number]["shape"],
+                "shape": legend([run.name] * (number + 1))[number]["shape"],
                 "model": visible(run.name),
                 "clean": f"{100 * clean / n:.1f} %",
                 "headline": f"{100 * standing / n:.1f} %",
             }
         )
-    caption = f"under {runs[0].headline}" if runs[0].headline else "clean"
+    caption = f"under {group_title(runs[0].headline)}" if runs[0].headline else "clean"
     return {
         **empty,
         "runs": rows,
@@ -240,18 +224,20 @@ def _several(runs: Sequence[Results]) -> dict[str, Any]:
             )
         ),
         "comparisons": [
-            f"A and {row['letter']}: {_compared(runs[0], run)}"
+            _compared(runs[0], run, row["letter"])
             for row, run in zip(rows[1:], runs[1:], strict=True)
         ],
         "seeds": _seeds(runs),
     }
 
 
-def _compared(first: Results, second: Results) -> str:
+def _compared(first: Results, second: Results, letter: str) -> str:
+    """Return the verdict on two runs, by the letters they have in the table."""
     try:
-        return visible(compare_results(first, second).verdict, 600)
+        found = compare_results(first, second)
     except DataError as error:
-        return visible(f"not compared: {error}", 600)
+        return visible(f"A and {letter} are not compared: {error}", 600)
+    return f"A and {letter}: {dataclasses.replace(found, first='A', second=letter).verdict}"
 
 
 def _standing(run: Results) -> int:
@@ -286,10 +272,12 @@ def _seeds(runs: Sequence[Results]) -> dict[str, Any] | None:
     }
 
 
-def _label_names(folder: Path) -> dict[int, str]:
-    """Return the names of the classes from the model beside the report, if there is one."""
-    try:
-        config = json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
-        return {int(key): str(name) for key, name in config["id2label"].items()}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return {}
+def _label_names(folder: Path, model: str) -> dict[int, str]:
+    """Return the names of the classes from the model beside the report, or the one it names."""
+    for place in (folder / "model", Path(model)):
+        try:
+            config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+            return {int(key): str(name) for key, name in config["id2label"].items()}
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            continue
+    return {}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from textadv.card.escape import visible
 from textadv.errors import ResourceError
 from textadv.metrics import wilson_interval
 
@@ -16,13 +17,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "MARKERS", "Line", "line_plot", "scatter_plot"]
+__all__ = ["COLOURS", "MARKERS", "Line", "legend", "line_plot", "scatter_plot"]
 
 # The style sheet gives each of these a shade for light and one for dark.
 COLOURS = ("#1f6f8b", "#b4532a", "#5a7d2a", "#7a4b9a", "#a8801a", "#3f5b8a", "#8a3b57", "#4d6b66")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 INK, FAINT = "#222222", "#dddddd"
 DASHES = ("-", "--", "-.", ":")
+
+_STROKES = ("", "6 3", "6 3 2 3", "2 3")
+_SHAPES = {
+    "o": '<circle cx="16" cy="6" r="3.5" fill="{c}"/>',
+    "s": '<path d="M12.5 2.5h7v7h-7z" fill="{c}"/>',
+    "^": '<path d="M16 2l4 7.5h-8z" fill="{c}"/>',
+    "D": '<path d="M16 1.5l4.5 4.5-4.5 4.5-4.5-4.5z" fill="{c}"/>',
+    "v": '<path d="M16 10l4-7.5h-8z" fill="{c}"/>',
+    "P": '<path d="M14.5 2h3v2.5h2.5v3h-2.5v2.5h-3v-2.5h-2.5v-3h2.5z" fill="{c}"/>',
+    "X": '<path d="M12.5 2.5l7 7m0-7l-7 7" stroke="{c}" stroke-width="2.6" fill="none"/>',
+    "*": '<path d="M16 1.5l1.3 3.2 3.4.2-2.6 2.2.8 3.4-2.9-1.8-2.9 1.8.8-3.4-2.6-2.2 3.4-.2z" '
+    'fill="{c}"/>',
+}
 
 _SVG = "http://www.w3.org/2000/svg"
 _FONT_SIZE = re.compile(r"([\d.]+)px")
@@ -128,6 +142,20 @@ def scatter_plot(
     return _inline(figure, prefix, label)
 
 
+def legend(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return name, colour, dashes and marker of each line of a plot, for the page to draw."""
+    from markupsafe import Markup
+
+    found = []
+    for number, name in enumerate(names):
+        colour = COLOURS[number % len(COLOURS)]
+        shape = _SHAPES[MARKERS[number % len(MARKERS)]].format(c=colour)
+        dash = _STROKES[number % len(_STROKES)]
+        row = {"name": visible(name), "colour": colour, "dash": dash, "shape": Markup(shape)}
+        found.append(row)
+    return found
+
+
 def _figure() -> tuple[Figure, Axes]:
     if importlib.util.find_spec("matplotlib") is None:
         raise ResourceError(
@@ -144,6 +172,7 @@ def _figure() -> tuple[Figure, Axes]:
     axes.tick_params(colors=INK, labelcolor=INK, labelsize=10)
     axes.xaxis.label.set(color=INK, fontsize=10.5)
     axes.yaxis.label.set(color=INK, fontsize=10.5)
+    axes.yaxis.labelpad = 8
     axes.grid(True, color=FAINT, linewidth=0.7)
     axes.set_axisbelow(True)
     return figure, axes

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from textadv.card.escape import visible
 from textadv.metrics import wilson_interval
+from textadv.page.confusion import matrices
 from textadv.report import PRELIMINARY_BELOW, AttackResult
-from textadv.results import Results
+from textadv.results import Results, group_title
 
 __all__ = ["VERDICT_KINDS", "view"]
 
@@ -35,7 +37,7 @@ def view(results: Results, label_names: Mapping[int, str]) -> dict[str, Any]:
     rows = list(_attacks(results))
     return {
         "model": visible(results.name),
-        "data": visible(report.data),
+        "data": visible(_short(report.data)),
         "n": f"{n:,}",
         "preliminary": n < PRELIMINARY_BELOW,
         "seed": report.seed,
@@ -47,17 +49,19 @@ def view(results: Results, label_names: Mapping[int, str]) -> dict[str, Any]:
             _scale(headline["short"], headline, 100, "s1"),
         ],
         "tiles": list(_tiles(results, clean)),
-        "cascade": {**cascade, "text": visible(cascade["headline"]["text"], 1000)}
-        if cascade
-        else None,
+        "cascade": cascade,
+        "coverage": _coverage(results),
         "attacks_lead": _attacks_lead(cascade),
         "attacks": rows,
         "similarity_note": _similarity_note(results),
         "tracks": list(_tracks(cascade, n)),
+        "any_not_tried": any(row["not_tried"] for row in cascade["tracks"].values())
+        if cascade
+        else False,
         "not_run": [(visible(k), visible(v, 400)) for k, v in cascade["not_run"].items()]
         if cascade
         else [],
-        "group": visible(found["group"]) if found["group"] else "",
+        "group": visible(group_title(found["group"])) if found["group"] else "",
         "classes": [
             {
                 "name": name,
@@ -67,7 +71,7 @@ def view(results: Results, label_names: Mapping[int, str]) -> dict[str, Any]:
             }
             for name, row in zip(names, found["classes"], strict=True)
         ],
-        "matrices": list(_matrices(found["confusion"], names)),
+        "matrices": list(matrices(found["confusion"], names)),
         "audit": [
             {
                 **{key: visible(row[key], 600) for key in ("rule", "title", "figure", "advice")},
@@ -108,8 +112,8 @@ def _headline(results: Results) -> dict[str, Any]:
         return {**share, "caption": "clean accuracy; no text attack was run", "short": "clean"}
     standing = sum(status == "survived" for status in results.statuses(group).values())
     if report.cascade:
-        tracks = " and ".join(report.cascade["headline"]["tracks"])
-        caption, short = f"accuracy under attack, worst case over {tracks}", f"under {tracks}"
+        title = group_title(group)
+        caption, short = f"accuracy under attack, worst case over {title}", f"under {title}"
     elif len(results.groups[group]) > 1:
         over = ", ".join(results.groups[group])
         caption, short = f"accuracy under attack, worst case over {over}", "worst case"
@@ -117,6 +121,23 @@ def _headline(results: Results) -> dict[str, Any]:
         caption, short = f"accuracy under attack, {group}", f"under {group}"
     share = _share(standing, report.num_examples)
     return {**share, "caption": visible(caption), "short": visible(short, 40)}
+
+
+def _coverage(results: Results) -> str:
+    """Say what the headline of a cascade is about, and what it leaves out."""
+    if results.report.cascade is None or results.headline is None:
+        return ""
+    main = results.report.cascade["headline"]
+    missing = [track for track in main.get("all_tracks", ()) if track not in main["tracks"]]
+    attacks = ", ".join(results.groups[results.headline])
+    text = f"The headline counts {attacks} ({' and '.join(main['tracks'])})."
+    return visible(text + (f" Not covered: {' and '.join(missing)}." if missing else ""), 1000)
+
+
+def _short(path: str) -> str:
+    """Return a file with the folder it is in, and anything else as it is."""
+    parts = Path(path).parts
+    return "/".join(parts[-2:]) if len(parts) > 2 else path
 
 
 def _scale(name: str, share: Mapping[str, Any], y: int, colour: str) -> dict[str, Any]:
@@ -233,43 +254,6 @@ def _tracks(cascade: Mapping[str, Any] | None, n: int) -> Iterator[dict[str, Any
             "not_tried": str(missing),
             "attacks": visible(", ".join(row["attacks"])),
         }
-
-
-def _matrices(
-    confusion: Mapping[str, Any], names: Sequence[str]
-) -> Iterator[dict[str, Any]]:  # fmt: skip
-    unknown = confusion["unknown"]
-    titles = {"clean": "Clean", "under_attack": "Under attack"}
-    for key, title in titles.items():
-        rows = confusion[key]
-        yield {
-            "title": title,
-            "names": names,
-            "note": _matrix_note(unknown) if key == "under_attack" else "",
-            "rows": [
-                {
-                    "name": name,
-                    "cells": [
-                        {
-                            "count": count,
-                            "gold": row == column,
-                            "heat": f"h{_heat(count, sum(counts))}",
-                        }
-                        for column, count in enumerate(counts)
-                    ],
-                }
-                for row, (name, counts) in enumerate(zip(names, rows, strict=True))
-            ],
-        }
-
-
-def _matrix_note(unknown: int) -> str:
-    note = "Examples without a flip, unresolved ones among them, keep their clean prediction."
-    return note + (f" {unknown} flips have no prediction to show." if unknown else "")
-
-
-def _heat(count: int, total: int) -> int:
-    return 0 if not count else 1 + min(3, int(4 * count / total))
 
 
 def _facts(results: Results) -> Iterator[tuple[str, str]]:

@@ -121,7 +121,11 @@ class Perturbation(abc.ABC):
         """
         bound = self.bind(port, batch)
         generator = generator if generator is not None else torch.Generator(port.device)
-        state = bound.search(port, batch, loss, generator, mode, z, num_steps, monitor)
+        before = generator.get_state()
+        state = port.parts.fitting(
+            lambda: bound.search(port, batch, loss, generator, mode, z, num_steps, monitor),
+            undo=lambda: generator.set_state(before),
+        )
         with torch.no_grad():
             return bound.delta(state).detach()
 
