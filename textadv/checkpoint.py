@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,14 @@ def save(folder: Path, write: Callable[[Path], None], *, manifest: bool = True) 
     try:
         staging.mkdir(parents=True)
         write(staging)
-        if manifest:
-            _write_manifest(staging)
-        for path in (*staging.iterdir(), staging):
+        # The disk takes its time while the hashes are computed.
+        with ThreadPoolExecutor(1) as disk:
+            synced = [disk.submit(_sync, path) for path in staging.iterdir()]
+            if manifest:
+                _write_manifest(staging)
+        for one in synced:
+            one.result()
+        for path in (staging / MANIFEST, staging) if manifest else (staging,):
             _sync(path)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)

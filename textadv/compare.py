@@ -125,10 +125,10 @@ class Comparison:
 
     def table(self) -> list[list[str]]:
         """Return the rows as text, headings first."""
-        heads = ["", "first", "second", "difference, 95 %", "only first / second", "p (Holm)"]
+        heads = ["", "first", "second", "difference, 95 %", "only 1st / 2nd", "p (Holm)"]
         body = [
             [
-                "clean" if row.name == CLEAN else group_title(row.name),
+                row.name,
                 f"{100 * row.first / row.n:.1f} %",
                 f"{100 * row.second / row.n:.1f} %",
                 f"{100 * row.difference:+.1f} "

@@ -80,7 +80,7 @@ def make_accelerator(
             got=f"{launched} processes started, {accelerator.num_processes} in this one's group",
             expected="one group: these would be unrelated jobs writing to one directory",
             fix="accelerate launch --config_file recipes/accelerate/ddp.yaml (or cpu.yaml) "
-            "--num_processes N -m textadv train ...",
+            "--num_processes N -m textadv COMMAND ...",
         )
     check_backend(accelerator)
     if accelerator.distributed_type.value == "DEEPSPEED":
@@ -137,18 +137,19 @@ def prepare(accelerator: Any, model: Any, optimizer: Any) -> tuple[Any, Any]:
     """
     from accelerate import DistributedDataParallelKwargs, DistributedType
 
-    plain = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.NO)
-    if accelerator.distributed_type not in plain:
-        accelerator.ddp_handler = DistributedDataParallelKwargs(
-            broadcast_buffers=False, find_unused_parameters=_has_unused(model)
-        )
-    if accelerator.distributed_type != DistributedType.FSDP:
-        prepared, optimizer = accelerator.prepare(model, optimizer)
-        return prepared, optimizer
-    keep_skeleton(model)
-    saved = optimizer.state_dict()
+    kind = accelerator.distributed_type
+    saved = None
+    if kind == DistributedType.FSDP:
+        keep_skeleton(model)
+        saved = optimizer.state_dict()
+    elif kind not in (DistributedType.DEEPSPEED, DistributedType.NO):
+        unused = _has_unused(model)
+        accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
     prepared, optimizer = accelerator.prepare(model, optimizer)
-    optimizer.load_state_dict(spread(saved, optimizer))
+    if isinstance(prepared, torch.nn.parallel.DistributedDataParallel):
+        prepared.forward_sync_buffers = False
+    if saved is not None:
+        optimizer.load_state_dict(spread(saved, optimizer))
     return prepared, optimizer
 
 

@@ -14,7 +14,7 @@ from textadv.embeddings import EmbeddingPort
 from textadv.errors import NonFiniteError, shown
 from textadv.store import State
 
-__all__ = ["Guard", "fault_of"]
+__all__ = ["Guard", "fault_of", "warn_of_skips"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,16 @@ def fault_of(figures: Mapping[str, float]) -> str | None:
     if inner != 0:
         return f"{inner:.1%} of the gradients of the inner ascent not finite"
     return None
+
+
+def warn_of_skips(state: State) -> None:
+    """Log how many steps were skipped, where they were more than one in a hundred."""
+    if state.skipped > state.step / 100:
+        logger.warning(
+            "%d of %d steps were skipped: something in them was not finite",
+            state.skipped,
+            state.step,
+        )
 
 
 class Guard:

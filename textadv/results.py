@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 WORST_CASE = "worst case"
 TITLES = {
+    WORST_CASE: "the worst of all attacks",
     "words": "word attacks",
     "char": "character attacks",
     "unicode": "Unicode attacks",

@@ -21,7 +21,7 @@ from textadv.interrupts import Interrupted, listening
 from textadv.journal import Callback, Journal, mean_figures, mean_rows
 from textadv.launch import make_accelerator, prepare
 from textadv.monitors import overfitting_alarm
-from textadv.nonfinite import Guard
+from textadv.nonfinite import Guard, warn_of_skips
 from textadv.objectives import Objective, backward
 from textadv.perturb import Perturbation
 from textadv.runlock import run_lock
@@ -129,12 +129,7 @@ class Trainer:
         self.model = unsharded(self.model)
         if state.best_step is not None and state.best_step != state.step:
             self.store.load_best(self.model)
-        if state.skipped > state.step / 100:
-            logger.warning(
-                "%d of %d steps were skipped: something in them was not finite",
-                state.skipped,
-                state.step,
-            )
+        warn_of_skips(state)
         self.model.eval()
         main = self.accelerator.is_main_process
         self.model = self.store.finish(self.model, self.tokenizer, merge=self.merge, main=main)

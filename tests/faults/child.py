@@ -223,7 +223,10 @@ class Points:
             path, _, flags = arguments
             if isinstance(path, str | bytes | os.PathLike) and flags & (os.O_WRONLY | os.O_RDWR):
                 self(path)
-        elif event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir"):
+        elif event in ("os.rename", "os.mkdir"):
+            self(arguments[0])
+        elif event in ("os.remove", "os.rmdir") and self.act is not full:
+            # Deleting works on a full disk.
             self(arguments[0])
 
 

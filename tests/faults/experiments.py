@@ -38,7 +38,6 @@ FILES = (
     "optimizer.safetensors",
     "state.json",
 )
-FILE_LIMITS = (0, 100, 1_000, 3_000, 10_000, 50_000, 100_000, 150_000, 200_000, 250_000)
 ROOM_LEFT = (0, 20_000, 150_000, 300_000, 450_000)
 
 
@@ -286,9 +285,12 @@ def full_at_points(children: Children, every: int, offset: int = 0) -> Iterator[
 
 
 def file_limits(children: Children) -> Iterator[Verdict]:
-    """Have the system itself refuse files above ten sizes (EFBIG), in Rust and in Python."""
+    """Have the system refuse the last byte of every file (EFBIG), in Rust and in Python."""
     expected, _ = reference(children, "fat", fields=SHORT)
-    for limit in FILE_LIMITS:
+    newest = checkpoint.folders(
+        finished_run(children.folder / f"sizes-{children.number}") / "checkpoints"
+    )[-1]
+    for limit in sorted({0, *(file.stat().st_size - 1 for file in newest.iterdir())}):
         folder = children.folder / f"limit-{limit}-{children.number}"
         yield _full_then_free(children, folder, expected, child.file_limit, limit=limit)
 

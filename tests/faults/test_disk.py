@@ -10,7 +10,6 @@ from safetensors import SafetensorError
 
 from tests.faults import child
 from tests.faults.experiments import (
-    FILE_LIMITS,
     ROOM_LEFT,
     SHORT,
     file_limits,
@@ -33,7 +32,9 @@ def test_a_disk_full_at_every_third_fault_point(children, part):
 @pytest.mark.slow
 def test_a_limit_on_file_sizes(children):
     verdicts = [*file_limits(children)]
-    assert [verdict.faults for verdict in verdicts] == [()] * len(FILE_LIMITS)
+    assert len(verdicts) > 6
+    for verdict in verdicts:
+        assert verdict.faults == ()
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -45,7 +46,9 @@ def report_table(report: Any) -> Table:
     """Return clean accuracy, and accuracy under each attack and perturbation, as a table."""
     n = report.num_examples
     preliminary = " (preliminary: fewer than 100)" if n < 100 else ""
-    title = Text(f"{report.data}, n = {n}{preliminary}")
+    # Of a path the name tells most, and a title as wide as the table.
+    data = Path(report.data).name if Path(report.data).suffix else report.data
+    title = Text(f"{data}, n = {n}{preliminary}")
     table = Table(
         title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
     )

@@ -22,6 +22,7 @@ __all__ = ["COLOURS", "MARKERS", "Line", "legend", "line_plot", "scatter_plot"]
 # The style sheet gives each of these a shade for light and one for dark.
 COLOURS = ("#1f6f8b", "#b4532a", "#5a7d2a", "#7a4b9a", "#a8801a", "#3f5b8a", "#8a3b57", "#4d6b66")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LETTER_PLACES = ((7, 7), (-14, 7), (7, -15), (-14, -15))
 INK, FAINT = "#222222", "#dddddd"
 DASHES = ("-", "--", "-.", ":")
 
@@ -132,7 +133,7 @@ def scatter_plot(
         axes.annotate(
             chr(ord("A") + number % 26),
             (across, up),
-            xytext=(7, 7),
+            xytext=LETTER_PLACES[number % len(LETTER_PLACES)],
             textcoords="offset points",
             color=INK,
             fontsize=11,

@@ -23,6 +23,7 @@ VERDICT_KINDS = {
 }
 OUTCOME_KINDS = {"PASS": "good", "FLAG": "warn", "FAIL": "bad", "INCONCLUSIVE": "plain"}
 NOT_AUDITED = "NOT AUDITED"
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 
 def view(results: Results, label_names: Mapping[int, str]) -> dict[str, Any]:
@@ -134,10 +135,10 @@ def _coverage(results: Results) -> str:
     return visible(text + (f" Not covered: {' and '.join(missing)}." if missing else ""), 1000)
 
 
-def _short(path: str) -> str:
+def _short(data: str) -> str:
     """Return a file with the folder it is in, and anything else as it is."""
-    parts = Path(path).parts
-    return "/".join(parts[-2:]) if len(parts) > 2 else path
+    parts = Path(data).parts
+    return "/".join(parts[-2:]) if Path(data).suffix in SUFFIXES and len(parts) > 2 else data
 
 
 def _scale(name: str, share: Mapping[str, Any], y: int, colour: str) -> dict[str, Any]:
