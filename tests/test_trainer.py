@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import textadv
@@ -384,46 +379,3 @@ def test_learning_rate_rises_then_follows_its_schedule(schedule):
 def test_impossible_settings_are_refused(fields, message):
     with pytest.raises(ConfigError, match=message):
         TrainingConfig(**fields)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["fgm", "pgd", "freelb", "trades"])
-def test_two_processes_equal_one_with_twice_the_accumulation(name, tmp_path):
-    script = Path(__file__).with_name("two_processes.py")
-    for folder, command in {
-        "one": [sys.executable, str(script), name, str(tmp_path / "one"), "2"],
-        "two": [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node=2",
-            "--master-port=0",
-            "--rdzv-backend=c10d",
-            "--rdzv-endpoint=127.0.0.1:0",
-            str(script),
-            name,
-            str(tmp_path / "two"),
-            "1",
-        ],
-    }.items():
-        environment = {
-            **os.environ,
-            "ACCELERATE_USE_CPU": "true",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(Path(__file__).parent.parent),
-        }
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=240, check=False
-        )
-        assert done.returncode == 0, (folder, done.stderr[-2000:])
-    one, two = (
-        load_file(tmp_path / folder / "model" / "model.safetensors") for folder in ("one", "two")
-    )
-    for key in one:
-        torch.testing.assert_close(one[key], two[key], rtol=1e-9, atol=1e-9)
-    rows = rows_of(tmp_path / "one"), rows_of(tmp_path / "two")
-    assert len(rows[0]) == len(rows[1])
-    for left, right in zip(*rows, strict=True):
-        assert left.pop("split") == right.pop("split")
-        for key in left:
-            assert left[key] == pytest.approx(right[key], rel=1e-5, abs=1e-6), key

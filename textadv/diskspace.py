@@ -52,7 +52,8 @@ def _code(error: Exception) -> int | None:
 
 
 def _error(folder: Path, needed: int | None, note: str = "") -> DiskFullError:
-    free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
     return DiskFullError(
         str(folder),
         got=f"{_megabytes(free)} free on the disk, or a quota or file size limit reached",

@@ -15,7 +15,7 @@ from textadv.metrics import Status
 from textadv.report import RobustnessReport
 from textadv.statistics import worst_statuses
 
-__all__ = ["Results", "group_title", "load_results"]
+__all__ = ["WORST_CASE", "Results", "group_title", "load_results"]
 
 logger = logging.getLogger(__name__)
 

@@ -81,7 +81,7 @@ def run_recipe(
     """
     folder = Path(output_dir)
     try:
-        with listening(), run_lock(folder), full_disk_named(folder):
+        with listening(), full_disk_named(folder), run_lock(folder):
             if int(os.environ.get("RANK", "0")) == 0:
                 claim_folder(folder, resume=resume)
             return _run(recipe, folder, Path(base_dir), resume, callback, progress)

@@ -116,7 +116,7 @@ class Trainer:
     def fit(self, *, resume: bool = False) -> TrainResult:
         """Train to the end, save the final model, and return it."""
         folder = self.store.folder
-        with listening() as self.signals, run_lock(folder), full_disk_named(folder):
+        with listening() as self.signals, full_disk_named(folder), run_lock(folder):
             return self._fit(resume)
 
     def _fit(self, resume: bool) -> TrainResult:

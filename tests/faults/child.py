@@ -175,7 +175,7 @@ def command(job: dict[str, Any]) -> None:
     # A shell has its background jobs ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if job.get("limit"):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (job["limit"], job["limit"]))
+        limit_file_sizes(job["limit"])
     if job.get("phase"):
         signal_at(job["phase"], getattr(signal, job["signal"]), Path(job["log"]))
     with ended(job), faults(job):
@@ -195,6 +195,7 @@ def ended(job: dict[str, Any]) -> Iterator[None]:
         print(stop, file=log, flush=True)
         os._exit(stop.exit_code)
     except TextAdvError as error:
+        limit_file_sizes(resource.RLIM_INFINITY)
         print(error, file=log, flush=True)
         os._exit(error.exit_code)
 
@@ -232,9 +233,9 @@ class Points:
 
 @contextlib.contextmanager
 def faults(job: dict[str, Any]) -> Iterator[None]:
-    """Die or find the disk full at the N-th fault point, or only count them.
+    """Die or find the disk full at the N-th fault point; without a number, count them.
 
-    `job["fault"]` is `{"kind": "count" | "die" | "full", "at": N}`. Beside what audit events tell,
+    `job["fault"]` is `{"kind": "die" | "full", "at": N}`. Beside what audit events tell,
     a point lies before, in the middle of and after each tensor file, text and copy, and before each
     flush to the disk.
     """
@@ -242,14 +243,14 @@ def faults(job: dict[str, Any]) -> Iterator[None]:
     if fault is None:
         yield
         return
-    act = {"die": die, "full": full, "count": lambda: None}[fault["kind"]]
+    act = {"die": die, "full": full}[fault["kind"]]
     points = Points(Path(job["folder"]), fault.get("at", sys.maxsize), act)
     sys.addaudithook(points.audit)
-    tear(points, checkpoint, "save_file", 1, fault["kind"])
-    tear(points, checkpoint, "save_model", 1, fault["kind"])
-    tear(points, shutil, "copyfile", 1, fault["kind"])
+    tear(points, checkpoint, "save_file", 1)
+    tear(points, checkpoint, "save_model", 1)
+    tear(points, shutil, "copyfile", 1)
     for name in ("write_text", "write_bytes"):
-        tear(points, Path, name, 0, fault["kind"])
+        tear(points, Path, name, 0)
     sync = os.fsync
 
     def fsync(descriptor: int) -> None:
@@ -261,11 +262,11 @@ def faults(job: dict[str, Any]) -> Iterator[None]:
         yield
     finally:
         points.active = False
-        if fault["kind"] == "count":
+        if "at" not in fault:
             Path(job["counted"]).write_text(str(points.count), encoding="utf-8")
 
 
-def tear(points: Points, place: Any, name: str, argument: int, kind: str) -> None:
+def tear(points: Points, place: Any, name: str, argument: int) -> None:
     """Put points before and after a function that writes a file, and one with half of it there."""
     whole = getattr(place, name)
 
@@ -306,11 +307,15 @@ def file_limit(job: dict[str, Any]) -> None:
 
     def limited(trainer: Any, prepared: Any, optimizer: Any, state: Any) -> None:
         if state.step == 3:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            limit_file_sizes(limit)
         step(trainer, prepared, optimizer, state)
 
     textadv.trainer.Trainer._step = limited  # type: ignore[method-assign]
     train(job)
+
+
+def limit_file_sizes(limit: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
 
 def small_disk(job: dict[str, Any]) -> None:

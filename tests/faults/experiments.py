@@ -67,11 +67,11 @@ def random_kills(
     return verdicts
 
 
-def count_points(children: Children, method: str, fields: dict[str, Any]) -> int:
-    """Return how many fault points an uninterrupted run passes."""
+def count_points(children: Children, method: str, fields: dict[str, Any], kind: str = "die") -> int:
+    """Return how many fault points of a kind an uninterrupted run passes."""
     folder = children.folder / f"counted-{children.number}"
     whole = children.run(
-        child.train, folder=str(folder), method=method, fields=fields, fault={"kind": "count"}
+        child.train, folder=str(folder), method=method, fields=fields, fault={"kind": kind}
     )
     if whole.code != 0:
         raise RuntimeError(whole.said()[-1000:])
@@ -277,7 +277,7 @@ def _full_then_free(
 def full_at_points(children: Children, every: int, offset: int = 0) -> Iterator[Verdict]:
     """Emulate a full disk: from the N-th fault point on every write fails, for every N."""
     expected, _ = reference(children, "fat", fields=SHORT)
-    count = count_points(children, "fat", SHORT)
+    count = count_points(children, "fat", SHORT, "full")
     for point in range(1 + offset, count + 1, every):
         folder = children.folder / f"full-{point}-{children.number}"
         fault = {"kind": "full", "at": point}

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.faults.child import TRAIN, Diary, make_trainer
-from textadv.embeddings import EmbeddingPort
+from tests.models import make_tokenizer
+from textadv.embeddings import EmbeddingPort, wrap
 from textadv.errors import NonFiniteError
 from textadv.interrupts import Interrupted
-from textadv.nonfinite import fault_of
+from textadv.nonfinite import Guard, fault_of
+from textadv.store import State
+from textadv.testing import tiny_model
 
 BAD = [math.nan, math.inf, -math.inf]
 PLACES = ["loss", "outer gradient", "inner gradient", "one example"]
@@ -175,3 +179,34 @@ def test_what_is_a_fault():
     assert fault_of(fine | {"grad_norm": math.inf}) == "a gradient norm of inf"
     assert "12.5%" in str(fault_of(fine | {"non_finite_fraction": 0.125}))
     assert fault_of(fine | {"non_finite_fraction": math.nan}) is not None
+
+
+class Overflowing:
+    """An optimizer behind a loss scaler, which skips the steps it is told to."""
+
+    def __init__(self):
+        self.step_was_skipped = False
+        self.steps = 0
+
+    def step(self):
+        self.steps += 1
+
+    def zero_grad(self):
+        """Nothing to do."""
+
+
+def test_a_loss_scaler_decides_for_itself_and_is_stopped_in_the_end():
+    """With fp16 overflows are expected, so it may skip twenty in a row, and its word counts."""
+    one_gpu = SimpleNamespace(scaler=object(), num_processes=1)
+    guard = Guard(wrap(tiny_model("bert", num_labels=2), make_tokenizer()), TRAIN, one_gpu)
+    optimizer, state = Overflowing(), State()
+    overflow = {"loss": 0.5, "grad_norm": math.inf}
+    assert guard.update(optimizer, state, overflow, [0])
+    optimizer.step_was_skipped = True
+    assert not any(guard.update(optimizer, state, overflow, [0]) for _ in range(19))
+    assert (state.skipped, state.non_finite, optimizer.steps) == (19, 19, 20)
+    with pytest.raises(NonFiniteError, match=r"a gradient norm of inf, the last of 20 such steps"):
+        guard.update(optimizer, state, overflow, [0])
+    optimizer.step_was_skipped = False
+    assert guard.update(optimizer, state, overflow, [0])
+    assert state.non_finite == 0

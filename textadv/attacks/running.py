@@ -50,10 +50,12 @@ class Running:
         seed: int,
         scorer: Scorer,
     ) -> None:
-        self.name, self.attack, self.example, self.seed = name, attack, example, seed
+        # A copy, so that what words remember about themselves goes when the search ends.
+        own = dataclasses.replace(example, words=dataclasses.replace(example.words))
+        self.name, self.attack, self.example, self.seed = name, attack, own, seed
         self.scorer = scorer
         self.left = budget
-        self.request: Request = [example.words]
+        self.request: Request = [own.words]
         self.asked: list[Texts] = []
         self.paid = 0
         self.record: Record | None = None

@@ -91,7 +91,7 @@ def _resumable(arguments: argparse.Namespace) -> Iterator[None]:
         if arguments.command == "train" or arguments.output_dir is None:
             yield
             return
-        with run_lock(arguments.output_dir), full_disk_named(Path(arguments.output_dir)):
+        with full_disk_named(Path(arguments.output_dir)), run_lock(arguments.output_dir):
             yield
 
 

@@ -40,7 +40,9 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("--max-minutes", type=float, default=8.0, help="time to stay in [%(default)s]")
 
     one = add("train", "Train from a recipe and attack the result.")
-    one.add_argument("recipe", help="a YAML file, or the name of a shipped recipe")
+    one.add_argument(
+        "recipe", help="a YAML file, the name of a shipped recipe, or with --resume a run directory"
+    )
     one.add_argument("overrides", nargs="*", metavar="key.path=value", help="change the recipe")
     one.add_argument("--output-dir", help="run directory [runs/RECIPE]")
     one.add_argument("--resume", action="store_true", help="continue that run")

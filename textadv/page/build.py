@@ -20,7 +20,7 @@ from textadv.page.data import examples_json
 from textadv.page.plots import legend, line_plot, scatter_plot
 from textadv.page.view import view
 from textadv.report import RobustnessReport
-from textadv.results import Results, group_title, load_results
+from textadv.results import WORST_CASE, Results, group_title, load_results
 from textadv.statistics import spread, worst_statuses
 
 __all__ = ["ReportFiles", "build_page", "write_report"]
@@ -209,7 +209,8 @@ def _several(runs: Sequence[Results]) -> dict[str, Any]:
                 "headline": f"{100 * standing / n:.1f} %",
             }
         )
-    caption = f"under {group_title(runs[0].headline)}" if runs[0].headline else "clean"
+    group = runs[0].headline
+    caption = group if group == WORST_CASE else f"under {group_title(group)}" if group else "clean"
     return {
         **empty,
         "runs": rows,
