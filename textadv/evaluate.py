@@ -103,6 +103,7 @@ def evaluate_attacks(
     data: str = "",
     attacks: Mapping[str, Attack] | None = None,
     processes: Processes | None = None,
+    commands: Sequence[str] = (),
 ) -> RobustnessReport:
     """Attack a sample of the examples and return the report.
 
@@ -117,6 +118,7 @@ def evaluate_attacks(
         processes: An `Accelerator` or `PartialState` whose processes all make this call and share
             the examples between them; needs an output directory. Records and report are the same
             for any number of processes.
+        commands: What repeats the run, for the report.
 
     Raises:
         DataError: No examples, or labels the model does not have.
@@ -154,7 +156,10 @@ def evaluate_attacks(
     found = collect_records(path, header, sample, records, processes)
     place = {example.id: row for row, example in enumerate(sample)}
     found = sorted(found, key=lambda record: (place[record.id], record.attack))
-    report = _report(found, sample, chosen, config, model, data, header["data_hash"])
+    report = dataclasses.replace(
+        _report(found, sample, chosen, config, model, data, header["data_hash"]),
+        commands=tuple(commands),
+    )
     if output_dir is not None and (processes is None or processes.process_index == 0):
         report.save(output_dir)
     return report

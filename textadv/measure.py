@@ -29,6 +29,7 @@ def evaluate_victim(
     data_name: str,
     progress: Callable[[Record], None] | None = None,
     processes: Processes | None = None,
+    commands: Sequence[str] = (),
 ) -> RobustnessReport:
     """Attack a victim in text and embedding space on the same sample, and write the report.
 
@@ -42,6 +43,7 @@ def evaluate_victim(
         progress: Told about each finished attack record.
         processes: A launch whose processes share the examples; the first of them alone measures
             the perturbations.
+        commands: What repeats the run, for the report.
 
     Raises:
         ConfigError: Perturbations of one label of a multi-label model.
@@ -61,6 +63,7 @@ def evaluate_victim(
         model=name,
         data=data_name,
         processes=processes,
+        commands=commands,
     )
     if config.perturbations and (processes is None or processes.process_index == 0):
         encoded = Encoded(

@@ -220,7 +220,14 @@ def evaluate_model(
         batch_tokens=config.batch_tokens,
     )
     return evaluate_victim(
-        victim, sample, config, output_dir, name=name, data_name=data_name, progress=progress
+        victim,
+        sample,
+        config,
+        output_dir,
+        name=name,
+        data_name=data_name,
+        progress=progress,
+        commands=["textadv train recipe.yaml --output-dir RUN"],
     )
 
 

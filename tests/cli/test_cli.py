@@ -77,6 +77,8 @@ def test_evaluate_compare_and_report(files, capsys, monkeypatch):
         assert cli.main([*arguments, "--output-dir", f"judged-{model}"]) == 0
     report = json.loads((files / "judged-model" / "report.json").read_text())
     assert report["num_examples"] == 12
+    line = "textadv evaluate model --data data.csv --quick --num-examples 12 --output-dir RUN"
+    assert report["commands"] == [line]
     assert cli.main(["compare", "judged-model", "judged-other"]) == 0
     out = capsys.readouterr().out
     assert "n = 12, the same examples - preliminary" in out
@@ -85,6 +87,18 @@ def test_evaluate_compare_and_report(files, capsys, monkeypatch):
     assert "Content-Security-Policy" in page
     assert cli.main(["compare", "judged-model", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_evaluate_some_tracks(files, capsys, monkeypatch):
+    monkeypatch.chdir(files)
+    arguments = ["evaluate", "model", "--data", "data.csv", "--quick", "--num-examples", "6"]
+    assert cli.main([*arguments, "--tracks", "char", "--output-dir", "chars"]) == 0
+    report = json.loads((files / "chars" / "report.json").read_text())
+    assert list(report["attacks"]) == ["deepwordbug"]
+    assert not report["embedding"]
+    assert cli.main([*arguments, "--tracks", "chars", "--output-dir", "other"]) == 2
+    assert "unknown track: got 'chars'" in capsys.readouterr().err
+    assert not (files / "other" / "report.json").exists()
 
 
 def test_resume_of_a_finished_run_changes_nothing(files, monkeypatch):

@@ -6,8 +6,10 @@ import argparse
 import contextlib
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from textadv.cli.arguments import make_parser
@@ -105,7 +107,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if overrides:
         arguments.overrides = [*arguments.overrides, *overrides]
+    arguments.line = _line(sys.argv[1:] if argv is None else argv)
     return arguments
+
+
+def _line(argv: Sequence[str]) -> str:
+    """Return the command for reports, which are the same wherever they are written."""
+    words = ["RUN" if before == "--output-dir" else word for before, word in pairwise(["", *argv])]
+    return shlex.join(
+        ["textadv", *("--output-dir=RUN" if w.startswith("--output-dir=") else w for w in words)]
+    )
 
 
 def _quiet_libraries() -> None:

@@ -108,6 +108,9 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("--cascade", default="standard-v1", help="its name [%(default)s]")
     one.add_argument("--quick", action="store_true", help="the cascade quick-v1: two minutes")
     one.add_argument("--individual", action="store_true", help="run each attack on all texts")
+    one.add_argument(
+        "--tracks", help="only these, with commas: char, synonym, contextual, unicode, embedding"
+    )
     one.add_argument("--num-examples", type=int, help="[the cascade's]")
 
     one = add("audit", "Try to show that a robustness figure is wrong, rule by rule.")

@@ -81,6 +81,7 @@ def attack(arguments: argparse.Namespace) -> None:
             data_name=arguments.data,
             progress=table.on_record if processes is None or not processes.process_index else None,
             processes=processes,
+            commands=[arguments.line],
         )
     console.print(report_table(report))
     print_notes(report_notes(report))
@@ -103,14 +104,16 @@ def evaluate(arguments: argparse.Namespace) -> None:
             fix="start it alone, or share single attacks with textadv attack",
         )
     cascade = get_cascade("quick-v1" if arguments.quick else arguments.cascade)
+    tracks = tuple(arguments.tracks.split(",")) if arguments.tracks else None
+    stages = cascade.select(tracks).stages
     opened = open_data(arguments)
     victim = open_victim(arguments)
     _print_token_notes(opened, victim)
     count = min(arguments.num_examples or cascade.num_examples, len(opened.examples))
     earlier: dict[str, list[str]] = {}
-    for stage in cascade.stages:
+    for stage in stages:
         group = cascade.group(stage.track)
-        ahead = [one.name for one in cascade.stages if cascade.group(one.track) == group]
+        ahead = [one.name for one in stages if cascade.group(one.track) == group]
         earlier[stage.name] = ahead[: ahead.index(stage.name)]
     with AttackTable(
         console,
@@ -127,10 +130,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
             arguments.output_dir,
             table.on_record,
             mode="individual" if arguments.individual else "survivors",
+            tracks=tracks,
             num_examples=arguments.num_examples,
             seed=arguments.seed,
             model=opened.name,
             data=arguments.data,
+            commands=[arguments.line],
         )
     print_text(report.to_markdown())
     print_outputs(Path(arguments.output_dir))
