@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,13 +51,6 @@ def folder(tmp_path: Path) -> Path:
         (root / f"index.{name}").write_text("  1 licence\n" + "\n".join(lines) + "\n")
         (root / f"{name}.exc").write_text(EXCEPTIONS[name])
     return root
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    load_wordnet.cache_clear()
-    yield
-    load_wordnet.cache_clear()
 
 
 def test_synonyms_by_sense_order_and_inflection(folder: Path) -> None:

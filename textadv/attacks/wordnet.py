@@ -139,11 +139,15 @@ def _read(path: Path, name: str) -> bytes:
         ) from error
 
 
-@functools.cache
 def load_wordnet(path: str | None = None) -> WordNet:
-    """Open WordNet once per path; see `textadv.resources.find_nltk_data` for where it looks.
+    """Open WordNet once per place; see `textadv.resources.find_nltk_data` for where it looks.
 
     Raises:
         ResourceError: There is none.
     """
-    return WordNet(find_nltk_data("corpora/wordnet", path))
+    return _load(find_nltk_data("corpora/wordnet", path))
+
+
+@functools.cache
+def _load(place: Path) -> WordNet:
+    return WordNet(place)
