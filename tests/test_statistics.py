@@ -45,6 +45,8 @@ def test_bootstrap_agrees_with_scipy_and_with_the_normal():
     assert statistics.bootstrap_interval(values) == (low, high)
     assert statistics.bootstrap_interval(values, resamples=9) != (low, high)
     assert statistics.bootstrap_interval([2.0] * 9) == (2.0, 2.0)
+    mirrored = statistics.bootstrap_interval([-value for value in values])
+    assert mirrored == pytest.approx((-high, -low), abs=1e-12)
     with pytest.raises(DataError, match="no values"):
         statistics.bootstrap_interval([])
 

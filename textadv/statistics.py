@@ -108,6 +108,9 @@ def bootstrap_interval(
     if not values:
         raise DataError("bootstrap", got="no values", expected="one value per example")
     distinct, counts = np.unique(np.asarray(values, float), return_counts=True)
+    # Drawn by how often they occur, so that a difference and its negative have mirrored intervals.
+    order = np.lexsort((distinct, counts))
+    distinct, counts = distinct[order], counts[order]
     n = int(counts.sum())
     draws = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
     tail = (1 - confidence) / 2
