@@ -34,13 +34,15 @@ from textadv.trainer import Trainer
 from textadv.training import TrainingConfig
 from textadv.validation import measure
 
-# The radius grows over the first tenth, as in the shipped recipes: PGD at once at full strength can
-# keep a fresh head from learning anything.
-RAMP = Schedule(begin=0.0, end=0.1)
+# The radius grows as in the shipped recipes: PGD at full strength keeps a fresh head from learning
+# anything, and leaves it with one answer for every text.
+RAMP, LONG_RAMP = Schedule(begin=0.0, end=0.1), Schedule(begin=0.0, end=0.5)
 OURS: dict[str, Objective] = {
     "textadv-clean": Clean(),
     "textadv-fgm": Adversarial(perturbation=FGM(epsilon=0.3), epsilon_schedule=RAMP),
-    "textadv-pgd-3": Adversarial(perturbation=PGD(epsilon=0.3, num_steps=3), epsilon_schedule=RAMP),
+    "textadv-pgd-3": Adversarial(
+        perturbation=PGD(epsilon=0.3, num_steps=3), epsilon_schedule=LONG_RAMP
+    ),
     "textadv-freelb-3": FreeLB(),
 }
 AIMS = {"textadv-fgm": 0.8, "textadv-pgd-3": 1.4}
