@@ -2,8 +2,8 @@
 
     python scripts/bench_memory.py --output bench_memory.json
 
-What is counted is alive at once beyond the weights: activations, gradients, perturbations and
-AdamW's two moments. On CPUs every allocation is traced, on GPUs the allocator is asked.
+What is counted is alive at once beyond the weights and AdamW's two moments: activations, gradients
+and perturbations. On CPUs every allocation is traced, on GPUs the allocator is asked.
 
 The switches: `checkpointing` recomputes activations in the backward pass; `accumulation` takes the
 batch as two micro-batches; `parts` lets a quarter of the batch through the model at once, as
@@ -45,6 +45,10 @@ def prepared(name: str, switch: str, base: Any, adapted: Any, batch: Any) -> Cal
         enable_gradient_checkpointing(model)
     objective = OBJECTIVES[name]()
     optimizer = make_optimizer(model, TrainingConfig())
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+    optimizer.step()  # allocates the moments
+    optimizer.zero_grad()
     port = textadv.wrap(model)
     size = len(batch["labels"])
     port.parts.limit = max(size // 4, 1) if switch == "parts" else None
@@ -67,6 +71,12 @@ def prepared(name: str, switch: str, base: Any, adapted: Any, batch: Any) -> Cal
     return step
 
 
+def size_of(model: Any, *, trained: bool = False) -> int:
+    """Return the bytes of the weights, or of those that are trained."""
+    chosen = [p for p in model.parameters() if p.requires_grad or not trained]
+    return sum(p.numel() * p.element_size() for p in chosen)
+
+
 def main() -> None:
     """Run the benchmark and write its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -74,7 +84,7 @@ def main() -> None:
     parser.add_argument("--data", help="JSON lines with a `text` column; random words by default")
     parser.add_argument("--objectives", help="comma-separated; all by default")
     parser.add_argument("--switches", default=",".join(SWITCHES))
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--max-length", type=int, default=48)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--output", default="bench_memory.json")
@@ -104,11 +114,14 @@ def main() -> None:
     # The longest texts of all: what must fit.
     batch = batches_of(data, arguments.batch_size, rounds=2)[-1]
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
-    weights = sum(p.numel() * p.element_size() for p in models[False].parameters())
-    print(
-        f"{arguments.batch_size} texts of up to {batch['input_ids'].shape[1]} tokens; weights "
-        f"{weights / 2**20:.0f} MB; peak of a step beyond them, in MB\n"
-    )
+    weights = size_of(models[False])
+    print(f"{arguments.batch_size} texts of up to {batch['input_ids'].shape[1]} tokens")
+    for adapted, model in models.items():
+        print(
+            f"{'adapters' if adapted else 'whole model'}: weights {size_of(model) / 2**20:.0f} MB, "
+            f"AdamW's moments {2 * size_of(model, trained=True) / 2**20:.0f} MB"
+        )
+    print("peak of a step beyond these, in MB\n")
     print(f"{'objective':14}" + "".join(f"{switch:>20}" for switch in switches), flush=True)
     rows: dict[str, dict[str, float]] = {}
     for name in names:

@@ -21,20 +21,3 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatabl
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-# Long versions of tests that do not pass yet; their short versions run in the fast suite.
-PENDING = (
-    "tests/processes/test_processes.py::test_two_and_four_processes_equal_one",
-    "tests/faults/test_disk.py",
-    "tests/faults/test_fuzz.py",
-    "tests/cli/test_attacking.py::test_a_run_that_is_killed_goes_on",
-    "tests/cli/test_attacking.py::test_any_number_of_processes_leaves",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the pending ones of the second lane, visibly."""
-    for item in items:
-        if item.get_closest_marker("slow") and item.nodeid.startswith(PENDING):
-            item.add_marker(pytest.mark.skip(reason="does not pass yet"))

@@ -9,7 +9,13 @@ import torch
 
 from tests.oracles import slow, toy
 from textadv.errors import ResourceError
-from textadv.language import MaskedLM, SentenceEncoder, load_encoder, load_masked_lm
+from textadv.language import (
+    COSINE_GRID,
+    MaskedLM,
+    SentenceEncoder,
+    load_encoder,
+    load_masked_lm,
+)
 
 TEXTS = ["a warm film", "the gloomy script is boring and the ending is slow", "Film", "great"]
 
@@ -99,6 +105,36 @@ def test_similarities_equal_one_text_at_a_time(encoder: Path, batch_tokens: int)
         for a, b in pairs
     ]
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_noise_of_batches_moves_no_rounded_cosine(
+    encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, apart = SentenceEncoder(encoder), SentenceEncoder(encoder)
+    source = torch.Generator().manual_seed(0)
+    encode = SentenceEncoder._encode
+    alone = 0
+
+    def noisy(self: SentenceEncoder, texts: Any) -> Any:
+        nonlocal alone
+        alone += len(texts) == 1
+        vectors = [encode(self, [text])[0] for text in texts]
+        if len(texts) == 1:
+            return vectors
+        return [v + 1e-7 * torch.randn(v.shape, generator=source) for v in vectors]
+
+    texts = [f"{first} {second}" for first in TEXTS for second in toy.VOCABULARY]
+    pairs = [(a, b) for a in texts[:8] for b in texts]
+    expected = [apart.similarities([pair])[0] for pair in pairs]
+    monkeypatch.setattr(SentenceEncoder, "_encode", noisy)
+    found = model.similarities(pairs)
+
+    def steps(cosines: list[float]) -> list[int]:
+        return [round(cosine / COSINE_GRID) for cosine in cosines]
+
+    assert found != expected
+    assert steps(found) == steps(expected)
+    assert 0 < alone < len(pairs) / 10
 
 
 def test_first_token_pooling_and_unknown_pooling(encoder: Path, tmp_path: Path) -> None:

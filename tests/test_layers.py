@@ -24,6 +24,7 @@ LAYERS = [
         "metrics",
         "norms",
         "ragged",
+        "rounding",
         "runlock",
         "settings",
         "training",

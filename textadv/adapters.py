@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = [
     "merged",
     "save_adapters",
     "trained_weights",
+    "unmerged",
 ]
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -111,6 +113,8 @@ def base_options(config: LoRAConfig | None, where: str = "model.lora") -> dict[s
 def add_adapters(model: Any, config: LoRAConfig, name: str, where: str = "model.lora") -> Any:
     """Return the model with adapters to train, its head trained whole, the rest frozen.
 
+    What is trained is float32.
+
     Args:
         model: A Transformers sequence classifier.
         config: The `model.lora` block.
@@ -147,6 +151,14 @@ def add_adapters(model: Any, config: LoRAConfig, name: str, where: str = "model.
             expected="all-linear, or some of " + ", ".join(sorted(linear)),
         ) from error
     wrapped.peft_config["default"].base_model_name_or_path = name
+    for parameter in wrapped.parameters():
+        if parameter.requires_grad:  # PEFT leaves the head in the type of the base
+            parameter.data = parameter.data.float()
+    for module in wrapped.modules():
+        # On some CPUs bitsandbytes packs 4 bits in the first pass without gradients, and no
+        # gradient goes through them from then on.
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            module.support_avx512bf16_for_cpu = False
     return wrapped
 
 
@@ -166,7 +178,10 @@ def save_adapters(model: Any, folder: Path) -> None:
     """Write adapters and head in PEFT's format, and the config that says what the outputs are."""
     model.save_pretrained(folder, safe_serialization=True)
     (folder / "README.md").unlink(missing_ok=True)  # a form to fill in
-    bare(model).config.save_pretrained(folder)
+    config = copy.deepcopy(bare(model).config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config  # they are loaded onto the base as it is stored
+    config.save_pretrained(folder)
 
 
 def merged(model: Any) -> Any:
@@ -176,6 +191,11 @@ def merged(model: Any) -> Any:
     if _quantised(model):
         raise UnsupportedModelError("model", got="a quantised base", expected="float weights")
     return model.float().merge_and_unload()
+
+
+def unmerged(model: Any) -> Any:
+    """Return a model with adapters in float32, as it is when loaded; others as they are."""
+    return model.float() if _adapted(model) and not _quantised(model) else model
 
 
 def adapter_base(folder: Path, where: str = "model") -> str | None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from textadv.adapters import trained_weights
 from textadv.errors import CheckpointError, shown
-from textadv.files import path_problem, read_json
+from textadv.files import parse_json, path_problem, read_plain
 
 __all__ = [
     "folders",
@@ -47,7 +47,7 @@ def save(folder: Path, write: Callable[[Path], None], *, manifest: bool = True) 
     directory are flushed to disk before the rename, so a directory that verifies is whole. If
     anything fails, what was there before stays, and nothing else.
     """
-    staging = _beside(folder, "tmp")
+    staging, old = _beside(folder, "tmp"), _beside(folder, "old")
     shutil.rmtree(staging, ignore_errors=True)
     try:
         staging.mkdir(parents=True)
@@ -61,18 +61,17 @@ def save(folder: Path, write: Callable[[Path], None], *, manifest: bool = True) 
             one.result()
         for path in (staging / MANIFEST, staging) if manifest else (staging,):
             _sync(path)
+        if folder.exists():
+            # Until the new one has the name, `latest` finds the old one under its hidden name.
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        staging.rename(folder)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            old.rename(folder)
         raise
-    if folder.exists():
-        # Until the new one has the name, `latest` finds the old one under its hidden name.
-        old = _beside(folder, "old")
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-        staging.rename(folder)
-        shutil.rmtree(old)
-    else:
-        staging.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
     _sync(folder.parent)
 
 
@@ -169,15 +168,19 @@ def load_weights(model: nn.Module, file: Path) -> None:
 
 
 def replace(file: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a hidden file, then make it `file` in one step."""
-    aside = _beside(file, "tmp")
+    """Let `write` fill a file in a hidden directory, then make it `file` in one step.
+
+    The directory takes in what a killed `write` leaves: safetensors has hidden files of its own.
+    """
+    staging = _beside(file, "tmp")
+    shutil.rmtree(staging, ignore_errors=True)
     try:
-        write(aside)
-        _sync(aside)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    aside.replace(file)
+        staging.mkdir()
+        write(staging / file.name)
+        _sync(staging / file.name)
+        (staging / file.name).replace(file)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     _sync(file.parent)
 
 
@@ -211,18 +214,22 @@ def _write_manifest(folder: Path) -> None:
         file.name: {"size": file.stat().st_size, "sha256": _digest(file)}
         for file in sorted(folder.iterdir())
     }
+    (folder / MANIFEST).write_text(_manifest(entries), encoding="utf-8")
+
+
+def _manifest(entries: Any) -> str:
+    """Return the one text of a manifest."""
     body = json.dumps(entries, sort_keys=True)
-    manifest = {"files": entries, "sha256": hashlib.sha256(body.encode()).hexdigest()}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    return json.dumps({"files": entries, "sha256": digest}, indent=1)
 
 
 def _fault(folder: Path) -> str | None:
     """Return what is wrong with a checkpoint, or None."""
     try:
-        manifest = read_json(folder / MANIFEST, MANIFEST)
-        entries = manifest["files"]
-        body = json.dumps(entries, sort_keys=True)
-        if hashlib.sha256(body.encode()).hexdigest() != manifest["sha256"]:
+        content = read_plain(folder / MANIFEST, MANIFEST).decode()
+        entries = parse_json(content)["files"]
+        if content != _manifest(entries):
             return f"{MANIFEST} does not match its own hash"
         if folder.is_symlink():
             return "it is a link"
@@ -239,7 +246,7 @@ def _fault(folder: Path) -> str | None:
                 return f"{name} has {file.stat().st_size} bytes instead of {shown(entry['size'])}"
             if _digest(file) != entry["sha256"]:
                 return f"{name} does not match its hash"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{MANIFEST}: {type(error).__name__}"
     return None
 

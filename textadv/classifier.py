@@ -21,6 +21,7 @@ from textadv.errors import (
 )
 from textadv.parts import out_of_memory
 from textadv.ragged import default_batch_tokens, length_batches, padded_batch
+from textadv.rounding import FLOAT32_NOISE
 from textadv.trained import load_trained
 
 if TYPE_CHECKING:
@@ -130,6 +131,15 @@ class ModelVictim:
         for batch in length_batches(lengths, self.batch_tokens):
             scores[batch] = self._forward([unique[index] for index in batch])
         return scores[places]
+
+    @property
+    def noise(self) -> float:
+        """Most that batches move a logit, as a share of the largest or of 1; 0 if unknown.
+
+        It is known for float32. In half precision it is as large as real differences.
+        """
+        dtype = next(self.model.parameters()).dtype
+        return FLOAT32_NOISE if dtype == torch.float32 else 0.0
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> dict[str, list[list[int]]]:
         """Tokenise without padding, cut to `max_length` (the longest column first)."""

@@ -14,6 +14,7 @@ from textadv.data import DataConfig
 from textadv.data.labels import PROBLEM_TYPES
 from textadv.errors import ConfigError, shown, unknown_name
 from textadv.evaluate import EvaluationConfig
+from textadv.files import path_problem
 from textadv.hub import HubConfig
 from textadv.models import ModelConfig
 from textadv.objectives import OBJECTIVES, Clean, Objective
@@ -141,7 +142,7 @@ def shipped_recipes() -> dict[str, Path]:
 def find_recipe(name: str) -> Path:
     """Return the path of a recipe file, or of the shipped recipe of that name."""
     path = Path(name)
-    if path.is_file() or path.suffix in (".yaml", ".yml"):
+    if not path_problem(path) or path.suffix in (".yaml", ".yml"):
         return path
     shipped = shipped_recipes()
     if name not in shipped:

@@ -13,6 +13,7 @@ from textadv.errors import DataError, OutputExistsError, TextAdvError, shown
 
 __all__ = [
     "check_writable",
+    "exists",
     "formula_safe",
     "parse_json",
     "path_problem",
@@ -22,6 +23,14 @@ __all__ = [
 
 MAX_BYTES = 64 * 2**20
 _NUMBER = re.compile(r"[+-]?[0-9][0-9.,]*([eE][+-]?[0-9]+)?")
+
+
+def exists(path: Path) -> bool:
+    """Return whether something is at `path`; a name too long for any file is nowhere."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def path_problem(path: Path) -> str:

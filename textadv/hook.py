@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,10 @@ from textadv.errors import ConfigError, UnsupportedModelError
 from textadv.sites import Site
 
 __all__ = ["Hook"]
+
+# What each hook adds. Were it kept in the hook, which a model holds, a compiled model would take
+# its shape for fixed and be traced again for every length.
+_deltas: dict[int, Tensor] = {}
 
 
 class Hook:
@@ -30,7 +34,7 @@ class Hook:
         self.model, self.site = model, site
         self.layer = model.get_submodule(site.name)
         self.seen: Tensor | None = None
-        self._delta: Tensor | None = None
+        self._key = id(self)
         self._calls, self._added = 0, 0
         self._handle: torch.utils.hooks.RemovableHandle | None = None
 
@@ -42,17 +46,18 @@ class Hook:
             RuntimeError: If it is entered twice.
             UnsupportedModelError: If the layer did not fire exactly once.
         """
-        if self._delta is not None:
+        if self._key in _deltas:
             raise RuntimeError("EmbeddingPort.perturbed is already active: it does not nest")
         if delta is None:
             yield
             return
         with self.attached():
-            self._delta, self._calls, self._added = delta, 0, 0
+            _deltas[self._key] = delta
+            self._calls, self._added = 0, 0
             try:
                 yield
             finally:
-                self._delta = None
+                del _deltas[self._key]
         if self._added != 1:
             raise UnsupportedModelError(
                 f"{type(self.model).__name__}: embedding layer {self.site.name!r}",
@@ -79,10 +84,10 @@ class Hook:
             self._handle = None
 
     def _add_to_output(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        return None if self._delta is None else self._add(output)
+        return self._add(output) if self._key in _deltas else None
 
     def _add_to_input(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        if self._delta is None:
+        if self._key not in _deltas:
             return None
         number, self._calls = self._calls, self._calls + 1
         if number != self.site.call:
@@ -91,7 +96,7 @@ class Hook:
 
     def _add(self, hidden: Tensor) -> Tensor:
         self._added += 1
-        delta = cast(Tensor, self._delta)
+        delta = _deltas[self._key]
         delta = delta.transpose(0, 1) if self.site.sequence_first else delta
         if delta.shape != hidden.shape:
             raise ConfigError(

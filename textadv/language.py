@@ -16,15 +16,19 @@ from torch import Tensor
 from textadv.errors import ResourceError, shown
 from textadv.ragged import default_batch_tokens, length_batches, padded_batch
 from textadv.resources import find
+from textadv.rounding import near_edge, rounded
 
-__all__ = ["MaskedLM", "SentenceEncoder", "load_encoder", "load_masked_lm"]
+__all__ = ["COSINE_GRID", "MaskedLM", "SentenceEncoder", "load_encoder", "load_masked_lm"]
 
 CACHED = 8192
 MAX_PIECES = 12
 PIECE_CHOICES = 4
 COMBINATIONS = 24
-# Logits and perplexities are rounded to this, so that noise between batch shapes decides nothing.
+# Logits and perplexities are rounded to this, so that what differs in the last bits alone is tied.
 LOGIT_GRID = 2.0**-9
+# Steps of a cosine that may decide something, and most that batches move it (measured: 7e-7).
+COSINE_GRID = 2.0**-12
+COSINE_NOISE = 2.0**-19
 
 
 class _Model:
@@ -40,8 +44,7 @@ class _Model:
             model = getattr(transformers, loader).from_pretrained(
                 str(folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
             )
-        # Whatever the files make Transformers raise, the user gets one line.
-        except Exception as error:
+        except Exception as error:  # whatever it is, the user gets one line
             raise ResourceError(
                 f"{kind} {shown(str(folder))}",
                 got=shown((str(error).strip().splitlines() or [""])[0], 200),
@@ -86,6 +89,9 @@ class _Model:
 class MaskedLM(_Model):
     """Propose words for gaps and for places of a text.
 
+    Every gap and every text goes through the model alone, so that what is proposed for it depends
+    on no other: which of two words is before the other is often a matter of the last bits.
+
     Args:
         folder: A directory that `AutoModelForMaskedLM` reads.
     """
@@ -107,52 +113,41 @@ class MaskedLM(_Model):
 
     def fill(self, gaps: Sequence[tuple[str, str]], top_k: int) -> list[list[tuple[str, float]]]:
         """Return for each gap the words among the `top_k` tokens, with their probabilities."""
-        keys = [("fill", left, right, top_k) for left, right in gaps]
-        return self.cached(keys, lambda missing: self._fill([k[1:3] for k in missing], top_k))
+        keys = [(left, right, top_k) for left, right in gaps]
+        return self.cached(keys, lambda missing: [self._fill(*key) for key in missing])
 
     def guess(
         self, texts: Sequence[tuple[str, Sequence[tuple[int, int]]]], top_k: int
     ) -> list[list[list[str]]]:
         """Return other words for each span of each text, as `textadv.attacks.requests.Guess`."""
-        rows = self.encode([text for text, _ in texts], return_offsets_mapping=True)
-        pieces = [
-            [_inside(row["offset_mapping"], span) for span in spans]
-            for row, (_, spans) in zip(rows, texts, strict=True)
-        ]
-        wanted = [sorted({at for own in places for at in own}) for places in pieces]
-        logits = self._logits(rows, wanted)
-        found: list[list[list[str]]] = []
-        combos: list[tuple[list[list[int]], list[str]]] = []
-        for places, known, scores in zip(pieces, wanted, logits, strict=True):
-            row_of = {at: scores[row] for row, at in enumerate(known)}
-            answers: list[list[str]] = []
-            for own in places:
-                answers.append([])
-                if len(own) == 1:
-                    best = _top(row_of[own[0]], top_k)
-                    answers[-1] += [self._words[at] for at in best if at in self._words]
-                elif 1 < len(own) <= MAX_PIECES:
-                    choices = [_top(row_of[at], PIECE_CHOICES) for at in own]
-                    chosen = itertools.islice(itertools.product(*choices), COMBINATIONS)
-                    combos.append(([list(ids) for ids in chosen], answers[-1]))
-            found.append(answers)
-        self._rank_pieces(combos)
-        return found
+        return [self._guess(text, spans, top_k) for text, spans in texts]
 
-    def _fill(self, gaps: Sequence[tuple[str, str]], top_k: int) -> list[list[tuple[str, float]]]:
-        rows, wanted = [], []
-        for left, right in gaps:
-            row, place = self._masked(left, right)
-            rows.append(row)
-            wanted.append([place])
-        answers = []
-        for scores in self._logits(rows, wanted):
-            chances = scores[0].softmax(dim=0)
-            best = _top(scores[0], top_k)
-            answers.append(
-                [(self._words[at], float(chances[at])) for at in best if at in self._words]
-            )
+    def _guess(self, text: str, spans: Sequence[tuple[int, int]], top_k: int) -> list[list[str]]:
+        (row,) = self.encode([text], return_offsets_mapping=True)
+        places = [_inside(row["offset_mapping"], span) for span in spans]
+        wanted = sorted({at for own in places for at in own})
+        (scores,) = self._logits([row], [wanted])
+        row_of = dict(zip(wanted, scores, strict=True))
+        answers: list[list[str]] = []
+        combos: list[tuple[list[list[int]], list[str]]] = []
+        for own in places:
+            answers.append([])
+            if len(own) == 1:
+                best = _top(row_of[own[0]], top_k)
+                answers[-1] += [self._words[at] for at in best if at in self._words]
+            elif 1 < len(own) <= MAX_PIECES:
+                choices = [_top(row_of[at], PIECE_CHOICES) for at in own]
+                chosen = itertools.islice(itertools.product(*choices), COMBINATIONS)
+                combos.append(([list(ids) for ids in chosen], answers[-1]))
+        self._rank_pieces(combos)
         return answers
+
+    def _fill(self, left: str, right: str, top_k: int) -> list[tuple[str, float]]:
+        row, place = self._masked(left, right)
+        (scores,) = self._logits([row], [[place]])
+        chances = scores[0].softmax(dim=0)
+        best = _top(scores[0], top_k)
+        return [(self._words[at], float(chances[at])) for at in best if at in self._words]
 
     def _masked(self, left: str, right: str) -> tuple[dict[str, Any], int]:
         """Tokenise around a mask; drop context from both ends until the mask is read."""
@@ -186,7 +181,7 @@ class MaskedLM(_Model):
                 scores = self.model(**inputs).logits.float().cpu()
             finally:
                 handle.remove()
-            scores = (scores / LOGIT_GRID).round() * LOGIT_GRID
+            scores = rounded(scores, LOGIT_GRID)
             sizes = [len(wanted[index]) for index in batch]
             found |= dict(zip(batch, scores.split(sizes), strict=True))
         return [found[at] for at in range(len(rows))]
@@ -230,9 +225,26 @@ class SentenceEncoder(_Model):
         self.max_length = min(self.max_length, limit or self.max_length)
 
     def similarities(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Return the cosine of each pair."""
-        vectors = self.cached([text for pair in pairs for text in pair], self._encode)
+        """Return the cosine of each pair.
+
+        Rounded to `COSINE_GRID` they depend on no other pair: where the batch could move one over
+        an edge, its texts are encoded alone.
+        """
+        if not pairs:
+            return []
+        found = self._cosines(pairs, self._encode)
+        near = near_edge(torch.tensor(found, dtype=torch.float64), COSINE_GRID, COSINE_NOISE)
+        for at in near.nonzero()[:, 0].tolist():
+            (found[at],) = self._cosines([pairs[at]], self._encode_alone, "alone")
+        return found
+
+    def _cosines(self, pairs: Sequence[tuple[str, str]], encode: Any, how: str = "") -> list[float]:
+        keys = [(how, text) for pair in pairs for text in pair]
+        vectors = self.cached(keys, lambda missing: encode([text for _, text in missing]))
         return [float(a @ b) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
+
+    def _encode_alone(self, texts: Sequence[str]) -> list[Tensor]:
+        return [vector for text in texts for vector in self._encode([text])]
 
     @torch.inference_mode()
     def _encode(self, texts: Sequence[str]) -> list[Tensor]:

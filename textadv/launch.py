@@ -82,6 +82,8 @@ def make_accelerator(
             fix="accelerate launch --config_file recipes/accelerate/ddp.yaml (or cpu.yaml) "
             "--num_processes N -m textadv COMMAND ...",
         )
+    # Whoever is ahead must not write what others have yet to look at, such as an empty directory.
+    accelerator.wait_for_everyone()
     check_backend(accelerator)
     if accelerator.distributed_type.value == "DEEPSPEED":
         raise ConfigError(

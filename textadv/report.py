@@ -205,7 +205,7 @@ class RobustnessReport:
             ]
         lines += judgement_lines(self)
         if self.versions:
-            named = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+            named = ", ".join(f"{_cell(k)} {_cell(v)}" for k, v in self.versions.items())
             lines += ["", f"Made with {named}."]
         return "\n".join(lines) + "\n"
 
@@ -226,7 +226,7 @@ class RobustnessReport:
                 str(result.query_budget or "none"),
                 " / ".join(str(counts[status]) for status in order),
                 _percent(result.modified_word_rate),
-                f"`{result.config_hash}`",
+                f"`{_cell(result.config_hash)}`",
             ]
             lines.append("| " + " | ".join(cells) + " |")
         reasons = [

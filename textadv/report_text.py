@@ -42,7 +42,7 @@ def judgement_lines(report: RobustnessReport) -> list[str]:
     if report.data_hash or report.commands:
         lines += ["", "## Repeat"]
     if report.data_hash:
-        lines += ["", f"Sample: `{report.data_hash}`."]
+        lines += ["", f"Sample: `{cell(report.data_hash)}`."]
     if report.commands:
         lines += ["", *(f"    {shown(command, 1000)[1:-1]}" for command in report.commands)]
     return lines

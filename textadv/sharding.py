@@ -94,5 +94,8 @@ def _gathered(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _gathered(entry) for key, entry in value.items()}
     if hasattr(value, "full_tensor"):
-        return cast(Tensor, value.full_tensor())
+        found = cast(Tensor, value.full_tensor())
+        # Rows that do not go into the number of processes come as a view of padded ones, which
+        # safetensors does not write.
+        return found.clone() if found.untyped_storage().nbytes() > found.nbytes else found
     return value

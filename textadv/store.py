@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from textadv import checkpoint, diskspace
-from textadv.adapters import merged, save_adapters, trained_weights
+from textadv.adapters import merged, save_adapters, trained_weights, unmerged
 from textadv.errors import CheckpointError, ConfigError, OutputExistsError
 from textadv.sharding import whole
 
@@ -241,7 +241,7 @@ class RunStore:
 
         if main and adapted and merge:
             checkpoint.save(self.folder / "adapter", write, manifest=False)
-        model = merged(model) if merge else model
+        model = merged(model) if merge else unmerged(model)
         if main:
             checkpoint.save(self.folder / "model", write, manifest=False)
         return model

@@ -26,8 +26,9 @@ __all__ = [
 class Victim(Protocol):
     """Score texts. One tuple of columns per text in, logits `(N, C)` float32 on the CPU out.
 
-    A victim may also have `num_labels`; `readable(text)`, how many characters of each column it
-    reads; and, for white-box attacks, `gradients(texts, labels)` and `word_vectors(words)` as
+    A victim may also have `num_labels`; `noise`, how much the batch around a text moves its logits
+    (`ModelVictim.noise`); `readable(text)`, how many characters of each column it reads; and, for
+    white-box attacks, `gradients(texts, labels)` and `word_vectors(words)` as
     `ModelVictim` has them.
     """
 

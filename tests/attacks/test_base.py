@@ -66,6 +66,27 @@ def test_margins_do_not_depend_on_scale_and_shift(
     assert changed.margins(scores * scale + shift) == pytest.approx(plain.margins(scores), abs=1e-3)
 
 
+@given(st.integers(0, 2**32), st.integers(2, 4))
+def test_settled_scores_judge_alike_whatever_the_noise(seed: int, classes: int) -> None:
+    noise = 1e-5
+    source = torch.Generator().manual_seed(seed)
+    clean = torch.randn(classes, generator=source).double()
+    clean[0] += 6
+    one = dataclasses.replace(example(), clean=clean)
+    alone = torch.randn(40, classes, generator=source).double() * 3
+    alone[::4] = alone[::4].mean(dim=1, keepdim=True)  # no class is ahead
+    moved = 0.99 * noise * alone.abs().amax(dim=1, keepdim=True).clamp_min(1.0)
+    batched = alone + moved * (2 * torch.rand(alone.shape, generator=source) - 1)
+    batched[5] = torch.nan
+    unsettled = one.unsettled(batched, noise)
+    assert {0, 4, 8} <= set(unsettled)
+    assert 5 not in unsettled
+    assert len(unsettled) < 30
+    batched[unsettled], batched[5] = alone[unsettled], alone[5]
+    assert one.margins(batched) == one.margins(alone)
+    assert one.flips(batched) == one.flips(alone)
+
+
 def test_clean_margin_needs_clean_logits() -> None:
     with pytest.raises(ValueError, match="no clean logits"):
         _ = Example(id="a", words=Words.of("x"), label=0).clean_margin

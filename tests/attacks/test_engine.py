@@ -4,6 +4,7 @@ import dataclasses
 import random
 import signal
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,6 +56,27 @@ class Chunked(toy.ToyVictim):
         return torch.cat([super(Chunked, self).logits(chunk) for chunk in chunks])
 
 
+NOISE = 2.0**-15
+
+
+class Noisy(toy.ToyVictim):
+    """A victim whose logits are moved by the batch around each text, as sums in floats are."""
+
+    def __init__(self, stated: float) -> None:
+        super().__init__()
+        self.noise, self.singles, self.asked = stated, 0, 0
+
+    def logits(self, texts: Sequence[tuple[str, ...]]) -> Tensor:
+        exact = super().logits(texts)
+        self.singles += len(texts) == 1
+        self.asked += len(texts)
+        if len(texts) == 1:
+            return exact
+        source = torch.Generator().manual_seed(zlib.crc32(repr(texts).encode()))
+        unit = 2 * torch.rand(exact.shape, generator=source) - 1
+        return exact + 0.99 * NOISE * unit * exact.abs().amax(dim=1, keepdim=True).clamp_min(1.0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Scripted:
     """An attack given as a function of the example."""
@@ -87,6 +109,37 @@ def test_outcome_is_the_same_at_any_width_batch_cache_and_order(
         assert got == reference
     shuffled = random.Random(0).sample(examples, len(examples))
     assert outcomes(attacks, toy.victim(), shuffled, width=9, **common) == reference
+
+
+@pytest.mark.parametrize("name", sorted(set(ATTACKS) - PROBABILITY_PARITY))
+def test_outcome_is_the_same_when_batches_move_the_logits(name: str, toy_fields: Fields) -> None:
+    attacks = {name: build_attack(name, toy_fields(name))}
+    examples = toy.examples_for(name, 12)
+    reference = outcomes(attacks, toy.victim(), examples)
+    for width, cache in ((12, 16384), (5, 0)):
+        victim = Noisy(NOISE)
+        got = outcomes(attacks, victim, examples, width=width, cache_size=cache)
+        assert got == reference
+
+
+def test_noise_that_is_not_stated_changes_outcomes_and_few_texts_are_scored_twice() -> None:
+    def ask(example: Example) -> Search:
+        """Ask about texts of equal scores, one at a time, and say by queries which is the best."""
+        margins = []
+        for gap in range(1, 6):
+            scores = yield [example.words.insert_before(0, "film" + " " * gap)]
+            margins += example.margins(scores)
+        yield [example.words.replace(0, f"w{at}") for at in range(margins.index(min(margins)))]
+        return None
+
+    attacks = {"s": Scripted(ask)}
+    examples = toy.examples(60)
+    reference = outcomes(attacks, toy.victim(), examples)
+    assert {record.num_queries for record in reference} == {1, 6}
+    unstated, stated = Noisy(0.0), Noisy(NOISE)
+    assert outcomes(attacks, unstated, examples, width=60) != reference
+    assert outcomes(attacks, stated, examples, width=60) == reference
+    assert stated.singles - len(examples) < 0.2 * stated.asked
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(50.0, 0.0), (1.0, 7.5), (0.02, -3.0)])

@@ -138,7 +138,7 @@ def test_words_behind_the_cut_are_counted_and_left_alone(here, capsys):
 
 def test_one_text_shows_what_each_attack_changed(here, capsys):
     before = set(here.rglob("*"))
-    assert run("model", "--attack", "deepwordbug,pruthi", "--example", "a good film") == 0
+    assert run("model", "--attacks", "deepwordbug,pruthi", "--example", "a good film") == 0
     out = capsys.readouterr().out
     said = next(line for line in out.splitlines() if line.startswith("the model says"))
     assert "LABEL_" in said

@@ -119,9 +119,9 @@ def test_without_a_terminal_a_plain_line_now_and_then() -> None:
             made.on_record(record("one", at, "survived"))
     lines = console.file.getvalue().splitlines()
     assert lines == [
-        "attack: one 100.0%, 80 left; 10 queries/s, time left 3:00",
-        "attack: one 100.0%, 60 left; 10 queries/s, time left 2:40",
-        "attack: one 100.0%, 40 left; 10 queries/s, time left 2:20",
+        "attack, accuracy so far: one 100.0%, 80 left; 10 queries/s, time left 3:00",
+        "attack, accuracy so far: one 100.0%, 60 left; 10 queries/s, time left 2:40",
+        "attack, accuracy so far: one 100.0%, 40 left; 10 queries/s, time left 2:20",
     ]
 
 

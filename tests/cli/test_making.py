@@ -161,7 +161,7 @@ AUGMENT = ("augment", "data.csv", "--out", "out.csv")
              "--synonyms", "syn.txt", "--antonyms", "ant.txt")), name="bad vectors",
              message="bad.txt line 2"),
         case("counterfit", "none.txt", "--output-dir", "v", *lists, name="no vectors",
-             message="none.txt"),
+             message="none.txt': got no such file, expected a .npy matrix beside words.txt"),
         case("counterfit", "good.txt", "--output-dir", "v", "--synonyms", "none.txt",
              "--antonyms", "ant.txt", name="no list", message="none.txt"),
         case("counterfit", "good.txt", "--output-dir", "v", "--synonyms", "three.txt",
@@ -227,8 +227,8 @@ def test_counterfit_prints_what_moved_and_writes_vectors_that_attacks_read(here,
     ]
     np.testing.assert_allclose(np.array(figures, float), wanted, atol=2e-3)
     assert "4 words, 3 of them moved" in out
-    assert "synonyms: 1 pairs" in out
-    assert "antonyms: 1 pairs" in out
+    assert "synonyms: 1 pair with" in out
+    assert "antonyms: 1 pair with" in out
     assert sorted(path.name for path in (here / "new").iterdir()) == ["vectors.npy", "words.txt"]
 
 

@@ -17,6 +17,7 @@ import torch
 
 from tests.models import save_tiny_model
 from textadv import cli
+from textadv.data import DataConfig, load_data
 from textadv.testing import tiny_model
 
 CSV = "text,label\na good film,1\na bad plot,0\na fine scene,1\na dull actor,0\n"
@@ -173,7 +174,7 @@ ROWS = [
         csv("text,label\na,0\nb,1\nc,1.5\nd,1\n")),
     Row(15, "label NaN", BADL, ("row 2", "label nan", "a finite number"),
         labels(0, float("nan"), 1)),
-    Row(15, "label nan in CSV", BAD, ("different kinds", ["1 name", "2 int"][0]),
+    Row(15, "label nan in CSV", BAD, ("different kinds", "2 int, 1 name"),
         csv("text,label\na,0\nb,nan\nc,1\n")),
     Row(16, "string labels", CHECK, ("labels mapped to ids: {0: 'neg', 1: 'pos'}", "data.labels"),
         both(csv(NAMED), recipe(data="{train: bad.csv}")), 0),
@@ -209,8 +210,8 @@ ROWS = [
     Row(26, "missing ids", CHECK, ("train 3",),
         both(csv("id,text,label\nx,a,0\n,b,1\n,b,0\n"), recipe(data="{train: bad.csv}")), 0),
     Row(27, "duplicate texts", CHECK,
-        ("2 rows repeat the text", "1 texts with conflicting labels", "'same'"),
-        both(csv("text,label\nsame,0\nsame,1\ntwice,1\ntwice,1\n"),
+        ("4 rows repeat the text", "3 texts with conflicting labels", "'a'", "'b'", "'c'"),
+        both(csv("text,label\n" + "".join(f"{t},0\n{t},1\n" for t in "abc") + "d,1\nd,1\n"),
              recipe(data="{train: bad.csv}")), 0),
     Row(28, "train and validation overlap", "check recipe.yaml",
         ("validation: 4 of 4 texts also occur in train",), exit=0),
@@ -410,6 +411,36 @@ def test_bad_input(row, place, capsys, caplog, monkeypatch):
 
 def test_every_number_has_a_row():
     assert {row.number for row in ROWS} == set(range(51))
+
+
+def test_what_is_accepted_is_taken_as_it_was_typed(place):
+    """Texts that look like other things (8, 9, 32, 33), and ids made of the content (26)."""
+    texts = ["NA", "null", "nan", "None", "007", "1e5", "true", "\x1b[31mred\0", "a\u200bb\u202ec"]
+    lines = [f"{'x' if n == 0 else ''},{text},{n % 2}\n" for n, text in enumerate(texts)]
+    for name, order in (("bad.csv", lines), ("turned.csv", lines[::-1])):
+        csv("id,text,label\n" + "".join(order), name)(place)
+    data = load_data(DataConfig(train="bad.csv", validation="turned.csv"), base_dir=place)
+    rows, turned = (data.splits[name] for name in ("train", "validation"))
+    assert rows["text"][:] == [[text] for text in texts]
+    assert rows["id"][0] == "x"
+    assert len({*rows["id"]}) == len(texts)
+    assert turned["id"][::-1] == rows["id"][:]
+
+
+def test_an_output_that_nobody_may_write_is_refused(place, capsys, monkeypatch):
+    """Where the tests run as root, who may write everywhere, the question is answered for it."""
+    (place / "shut").mkdir(mode=0o555)
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: Path(path).name != "shut" and access(path, mode)
+    )
+    before = state(place)
+    for output in ("shut", "shut/run"):
+        assert cli.main(shlex.split(TRAIN.replace("dir run", f"dir {output}"))) == 2
+        err = capsys.readouterr().err
+        assert "shut: got a directory that cannot be written, expected a directory to" in err
+        assert err.count("\n") == 1
+    assert state(place) == before
 
 
 def test_a_text_of_100_mb_is_refused_in_flat_memory(place):

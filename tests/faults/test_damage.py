@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -133,6 +135,51 @@ def test_what_a_killed_save_left_is_cleared_or_put_back(finished, tmp_path):
     newest.rename(parent / ".step-00000006.old")
     assert checkpoint.latest(parent) == newest
     assert not list(parent.glob(".step-*"))
+
+
+def test_what_a_killed_writer_of_a_file_left_is_cleared_with_it(tmp_path):
+    """Safetensors writes to a hidden file of another name beside the one asked for."""
+    file = tmp_path / "best.safetensors"
+
+    def killed(aside):
+        aside.with_name(".tmpAb12cd").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.replace(file, killed)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / ".best.safetensors.tmp").mkdir()
+    (tmp_path / ".best.safetensors.tmp" / ".tmpAb12cd").write_text("half")
+    checkpoint.replace(file, lambda aside: aside.write_text("whole"))
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    assert file.read_text() == "whole"
+
+
+@pytest.mark.parametrize(("name", "failing"), [("rename", 1), ("rename", 2), ("replace", 1)])
+def test_a_failed_change_of_names_leaves_what_was_there(tmp_path, monkeypatch, name, failing):
+    """A directory needs room for a name too."""
+    folder, file = tmp_path / "step-00000001", tmp_path / "note.txt"
+
+    def put_both(text):
+        checkpoint.save(folder, lambda staging: (staging / "a").write_text(text) and None)
+        checkpoint.write_text(file, text)
+
+    put_both("before")
+    change, calls = getattr(Path, name), []
+
+    def full(path, target):
+        calls.append(target)
+        if len(calls) == failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return change(path, target)
+
+    monkeypatch.setattr(Path, name, full)
+    with pytest.raises(OSError, match="No space"):
+        put_both("after")
+    assert (folder / "a").read_text() == ("before" if name == "rename" else "after")
+    assert file.read_text() == "before"
+    assert checkpoint._fault(folder) is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["note.txt", folder.name]
 
 
 def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):

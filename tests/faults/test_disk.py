@@ -9,13 +9,8 @@ import pytest
 from safetensors import SafetensorError
 
 from tests.faults import child
-from tests.faults.experiments import (
-    ROOM_LEFT,
-    SHORT,
-    file_limits,
-    full_at_points,
-    small_disks,
-)
+from tests.faults.disks import ROOM_LEFT, file_limits, full_at_points, small_disks
+from tests.faults.experiments import SHORT
 from textadv import diskspace
 from textadv.diskspace import full_disk_named
 from textadv.errors import DiskFullError
@@ -23,10 +18,11 @@ from textadv.errors import DiskFullError
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(2))
-def test_a_disk_full_at_every_third_fault_point(children, part):
+def test_a_disk_full_at_every_fault_point(children, part):
     """Emulated: every later write fails with ENOSPC; deleting works, as it does on a full disk."""
-    for verdict in full_at_points(children, every=6, offset=3 * part):
-        assert verdict.faults == ()
+    verdicts = [*full_at_points(children, every=2, offset=part)]
+    assert len(verdicts) > 70
+    assert [verdict.faults for verdict in verdicts] == [()] * len(verdicts)
 
 
 @pytest.mark.slow

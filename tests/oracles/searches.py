@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tests.oracles import toy
 from tests.oracles.slow import (
-    GRID,
+    FINE_GRID,
     BudgetError,
     FoundError,
     Slow,
@@ -81,7 +81,7 @@ def fall(o: Slow, words: Sequence[str], at: int, name: str) -> float:
     rival = others.index(max(others))
     old, new = toy.word_vector(words[at]), toy.word_vector(name)
     change = (new[o.label] - old[o.label]) - (new[rival] - old[rival])
-    return round(-change * toy.steepness(words[at]) / o.spread / GRID) * GRID
+    return round(-change * toy.steepness(words[at]) / o.spread / FINE_GRID) * FINE_GRID
 
 
 @oracle

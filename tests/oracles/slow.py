@@ -17,7 +17,9 @@ from tests.oracles import toy
 from tests.oracles.attacks import Expected, _synonyms
 from textadv.resources import STOPWORDS
 
-GRID = 2.0**-14
+GRID = 2.0**-10
+FINE_GRID = 2.0**-14
+COSINE_GRID = 2.0**-12
 LOGIT_GRID = 2.0**-9
 
 Fields = Mapping[str, Any]
@@ -246,7 +248,7 @@ def sentence_vector(path: str, text: str) -> np.ndarray:
 
 def cosine(path: str, first: str, second: str) -> float:
     value = float(sentence_vector(path, first) @ sentence_vector(path, second))
-    return round(value / GRID) * GRID
+    return round(value / COSINE_GRID) * COSINE_GRID
 
 
 def window(words: Sequence[str], at: int, size: int | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import torch
 from accelerate import DistributedType, FullyShardedDataParallelPlugin
@@ -62,10 +63,10 @@ def run_job(kind, name, accelerator, folder):
     """Return the tensors of one run, or the error that it must end with."""
     several = accelerator.num_processes > 1
     if kind == "trainer":
-        return train(name, accelerator, folder)
+        return train(kind, name, accelerator, folder)
     if kind == "sharded trainer":
         with sharding(accelerator) if several else contextlib.nullcontext():
-            return train(name, accelerator, folder)
+            return train(kind, name, accelerator, folder)
     objective = CASES[name]
     if kind == "dropout":
         return run_steps(objective, accelerator, make_model(dropout=True))
@@ -90,7 +91,7 @@ def run_job(kind, name, accelerator, folder):
     return run_steps(objective, accelerator, make_model())
 
 
-def train(name, accelerator, folder):
+def train(kind, name, accelerator, folder):
     """Return weights and figures of a run that stops and is resumed, best weights kept."""
     options = {
         "batch_size": BATCH_SIZE,
@@ -100,9 +101,11 @@ def train(name, accelerator, folder):
         "best_metric": "clean_loss",
         "log_steps": 1,
     }
+    # One process is ahead of the others: what it writes must not be in their way.
+    time.sleep(0.2 * accelerator.process_index)
     for steps in (3, 5):
         trainer = make_trainer(
-            folder / f"{name} on {accelerator.num_processes}",
+            folder / f"{kind} {name} on {accelerator.num_processes}",
             TRAINED.get(name) or CASES[name],
             model=make_model(),
             max_steps=steps,
@@ -137,6 +140,7 @@ def sharding(accelerator):
         auto_wrap_policy="transformer_based_wrap",
         transformer_cls_names_to_wrap=["BertLayer"],
         cpu_ram_efficient_loading=False,
+        reshard_after_forward=accelerator.num_processes == 2,  # both ways
     )
     states = (AcceleratorState._shared_state, PartialState._shared_state)
     before = [state["distributed_type"] for state in states]

@@ -16,6 +16,7 @@ from torch import Tensor
 from textadv import resources
 from textadv.attacks.requests import Request
 from textadv.errors import ConfigError, shown
+from textadv.rounding import near_edge, rounded
 from textadv.words import Words
 
 __all__ = [
@@ -33,9 +34,9 @@ __all__ = [
     "ranged",
 ]
 
-# Margins are rounded to this share of the spread of the clean logits. Arithmetic noise between
-# batch shapes is far below it, so texts that a model cannot tell apart stay tied at every width.
-MARGIN_GRID = 2.0**-14
+# Margins are rounded to this share of the spread of the clean logits, so that texts that a model
+# cannot tell apart are tied. A finer grid has more texts near an edge, which are scored twice.
+MARGIN_GRID = 2.0**-10
 
 Search: TypeAlias = Generator[Request, Any, Words | None]
 """Yields requests (see `textadv.attacks.requests`), returns an adversarial text or None.
@@ -81,13 +82,30 @@ class Example:
         """
         if not len(scores):
             return []
+        margins = rounded(self._raw_margins(scores), MARGIN_GRID)
+        result: list[float] = margins.nan_to_num(nan=torch.inf, posinf=torch.inf).tolist()
+        return result
+
+    def unsettled(self, scores: Tensor, noise: float) -> list[int]:
+        """Return the rows whose margin or flip could be another if noise moved the scores.
+
+        Args:
+            scores: `(N, C)`.
+            noise: Most that a logit moves, as a share of the largest one or of 1.
+        """
+        if not len(scores):
+            return []
+        margins = self._raw_margins(scores)
+        # A margin is the difference of two logits.
+        reach = 2 * noise * scores.abs().amax(dim=1).double().clamp_min(1.0) / self.spread
+        unsure = near_edge(margins, MARGIN_GRID, reach) | (margins.abs() <= reach)
+        return [int(row) for row in (unsure & ~margins.isnan()).nonzero()]
+
+    def _raw_margins(self, scores: Tensor) -> Tensor:
         others = scores.double().clone()
         gold = others[:, self.label].clone()
         others[:, self.label] = -torch.inf
-        unit = self.spread * MARGIN_GRID
-        margins = ((gold - others.amax(dim=1)) / unit).round() * MARGIN_GRID
-        result: list[float] = margins.nan_to_num(nan=torch.inf, posinf=torch.inf).tolist()
-        return result
+        return (gold - others.amax(dim=1)) / self.spread
 
     def flips(self, scores: Tensor) -> list[bool]:
         """Return for each row whether another class than the gold one is predicted."""

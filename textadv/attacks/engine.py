@@ -35,6 +35,14 @@ def run(
     not. It does not depend on batch sizes, the cache or the order of the examples either, because
     every search draws from its own random stream and sees only its own scores.
 
+    A model's logits of one text depend in their last bits on the texts it is batched with. Searches
+    see margins in steps of 2^-10 of the spread of the clean logits, and whether they are below 0.
+    A text so near an edge between two steps, or to 0, that those bits could decide is scored once
+    more alone, and every unchanged text is scored alone; neither is a query more. This holds for
+    victims that state their `noise`, as models in float32 do. In half precision the noise is as
+    large as what is compared, and near-ties may fall otherwise at another width.
+    `pwws-textattack` compares unrounded probabilities, as what it copies does.
+
     Args:
         attacks: The attacks by the name they are recorded and seeded under.
         victim: The model.

@@ -67,6 +67,8 @@ class Running:
         self.num_unread = 0
         self.search: Search | None = None
         self._ask(self.request)
+        if scorer.noise:
+            self.asked = []  # the unchanged text is asked about alone
 
     @property
     def gradient_request(self) -> tuple[Example, Gradients, int]:
@@ -79,7 +81,9 @@ class Running:
         """Take the answers to what was asked and go on to the next request or to the end."""
         try:
             if self.search is None:
-                self._start(scores[self.asked[0]])
+                text = self.example.words.texts
+                # All margins are measured by these logits: they must not depend on a batch.
+                self._start(self.scorer.alone(text) if self.scorer.noise else scores[text])
                 reply = None
             else:
                 reply = self._scores(scores) if isinstance(self.request, list) else answer
@@ -161,7 +165,10 @@ class Running:
             self.left -= self.paid
 
     def _scores(self, answers: Mapping[Texts, Answer]) -> Tensor:
-        """Return the answers as one row per requested text, NaN where there is none."""
+        """Return the answers as one row per requested text, NaN where there is none.
+
+        Where the noise of batches could move a margin over an edge, the text is scored alone.
+        """
         nothing = [float("nan")] * len(self.clean)
         rows = []
         for text in self.asked:
@@ -169,8 +176,14 @@ class Running:
             if isinstance(answer, Failure):
                 self.failure = self.failure or answer.reason
             rows.append(nothing if isinstance(answer, Failure) else answer)
-        rows += [nothing] * (_costs(self.request) - len(rows))
-        return torch.tensor(rows)
+        found = torch.tensor(rows).reshape(len(rows), len(self.clean))
+        for row in self.example.unsettled(found, self.scorer.noise) if self.scorer.noise else []:
+            answer = self.scorer.alone(self.asked[row])
+            if isinstance(answer, Failure):
+                self.failure = self.failure or answer.reason
+            found[row] = torch.tensor(nothing if isinstance(answer, Failure) else answer)
+        unpaid = found.new_full((_costs(self.request) - len(rows), len(self.clean)), torch.nan)
+        return torch.cat([found, unpaid])
 
     def _finish(self, found: Words | None) -> None:
         """Replay a success from its text alone; an error on the way is never robustness."""

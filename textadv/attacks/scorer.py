@@ -37,8 +37,10 @@ class Scorer:
 
     def __init__(self, victim: Victim, cache_size: int, timeout: float | None = None) -> None:
         self.victim, self.cache_size, self.timeout = victim, cache_size, timeout
+        self.noise = float(getattr(victim, "noise", 0.0))
         self.num_scored = 0
         self._cache: OrderedDict[Texts, list[float]] = OrderedDict()
+        self._alone: OrderedDict[Texts, list[float]] = OrderedDict()
 
     def score(self, texts: Iterable[Texts]) -> dict[Texts, Answer]:
         """Return the logits of each distinct text, or why there are none."""
@@ -51,11 +53,17 @@ class Scorer:
         missing = [text for text in wanted if text not in answers]
         for text, answer in zip(missing, self.ask(missing), strict=True):
             answers[text] = answer
-            if not isinstance(answer, Failure):
-                self._cache[text] = answer
-        while len(self._cache) > self.cache_size:
-            self._cache.popitem(last=False)
+            self._keep(self._cache, text, answer)
         return answers
+
+    def alone(self, text: Texts) -> Answer:
+        """Return the logits that a text gets in a call of its own, which no other text can move."""
+        if text in self._alone:
+            self._alone.move_to_end(text)
+            return self._alone[text]
+        (answer,) = self.ask([text])
+        self._keep(self._alone, text, answer)
+        return answer
 
     def ask(self, texts: Sequence[Texts]) -> list[Answer]:
         """Ask the victim without the cache; halve a call that raises down to the guilty texts."""
@@ -85,6 +93,12 @@ class Scorer:
             row if good else Failure("error: scores are NaN or infinite")
             for row, good in zip(rows, finite, strict=True)
         ]
+
+    def _keep(self, cache: OrderedDict[Texts, list[float]], text: Texts, answer: Answer) -> None:
+        if not isinstance(answer, Failure):
+            cache[text] = answer
+        while len(cache) > self.cache_size:
+            cache.popitem(last=False)
 
 
 def reason_of(error: Exception) -> str:

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
-from textadv.attacks.base import MARGIN_GRID, Example
+from textadv.attacks.base import Example
 from textadv.attacks.requests import Fill, Gradients, Guess, Service, Similar, Slopes
 from textadv.attacks.scorer import Failure, reason_of
 from textadv.errors import shown
-from textadv.language import load_encoder, load_masked_lm
+from textadv.language import COSINE_GRID, load_encoder, load_masked_lm
+from textadv.rounding import rounded
 from textadv.victim import Victim
 from textadv.whitebox import TextGradient
 from textadv.words import Words
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Reply = TypeVar("Reply")
 
-# Norms and similarities are rounded, so that noise between batch shapes decides nothing.
+# Norms and gains are rounded, so that what differs in the last bits alone is tied.
 GRID = 2.0**-14
 
 
@@ -45,24 +46,25 @@ def answer_gradients(
 ) -> list[list[Slopes | None] | Failure]:
     """Return the slopes at the first texts of each request, None at those not paid for.
 
+    Each request is a call of its own, so that no slope depends on the other searches.
+
     Args:
         victim: Has `gradients` and `word_vectors`.
         asked: The example, its request, and how many of its texts are paid for.
     """
 
-    def slopes(batch: list[tuple[Example, Gradients, int]]) -> list[list[Slopes | None]]:
-        texts = [words.texts for _, request, count in batch for words in request.texts[:count]]
-        labels = [example.label for example, _, count in batch for _ in range(count)]
-        found = iter(victim.gradients(texts, labels))  # type: ignore[attr-defined]
-        return [
-            [
-                _slopes(victim, example, words, request, next(found)) if at < count else None
-                for at, words in enumerate(request.texts)
-            ]
-            for example, request, count in batch
+    def slopes(one: list[tuple[Example, Gradients, int]]) -> list[list[Slopes | None]]:
+        ((example, request, count),) = one
+        paid = request.texts[:count]
+        texts, labels = [words.texts for words in paid], [example.label] * count
+        found = victim.gradients(texts, labels)  # type: ignore[attr-defined]
+        known = [
+            _slopes(victim, example, words, request, slope)
+            for words, slope in zip(paid, found, strict=True)
         ]
+        return [[*known, *[None] * (len(request.texts) - count)]]
 
-    return _pinned(slopes, list(asked))
+    return [answer for one in asked for answer in _pinned(slopes, [one])]
 
 
 def _pinned(
@@ -87,8 +89,8 @@ def _ask_models(requests: list[Any]) -> list[Any]:
     if isinstance(first, Similar):
         pairs = [pair for request in requests for pair in request.pairs]
         cosines = load_encoder(first.model).similarities(pairs)
-        rounded = [round(cosine / GRID) * GRID for cosine in cosines]
-        return _split(rounded, [len(request.pairs) for request in requests])
+        steps = [round(cosine / COSINE_GRID) * COSINE_GRID for cosine in cosines]
+        return _split(steps, [len(request.pairs) for request in requests])
     if isinstance(first, Fill):
         gaps = [gap for request in requests for gap in request.gaps]
         words = load_masked_lm(first.model).fill(gaps, first.top_k)
@@ -127,5 +129,5 @@ def _slopes(
             own
         ].double().mean(dim=0)
         fall = -(change @ gradient[own].sum(dim=0))
-        gains[index] = ((fall / MARGIN_GRID).round() * MARGIN_GRID).tolist()
+        gains[index] = rounded(fall, GRID).tolist()
     return Slopes(found.logits, [round(norm / unit) * unit for norm in norms], gains)

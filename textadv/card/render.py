@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shlex
@@ -16,6 +17,7 @@ from textadv.card import escape
 from textadv.card.figures import Figures, Share
 from textadv.card.sources import FINISHED, read_mapping, training_length
 from textadv.errors import DataError, TextAdvError, shown
+from textadv.files import exists
 from textadv.results import load_results
 
 __all__ = ["render_card"]
@@ -49,18 +51,9 @@ def render_card(
     Raises:
         DataError: A file is missing, damaged, or contradicts itself.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
-    )
-    environment.filters |= {
-        name: getattr(escape, name) for name in ("cell", "code", "fenced", "text")
-    }
-    template = files("textadv").joinpath("templates/card.md.j2").read_text(encoding="utf-8")
     try:
         run = _Run(Path(run_dir), Path(report_dir or run_dir), repo_id)
-        body = environment.from_string(template).render(run.facts()).strip()
+        body = _template().render(run.facts()).strip()
         return f"---\n{run.metadata()}\n---\n\n{body}\n"
     except TextAdvError:
         raise
@@ -70,6 +63,21 @@ def render_card(
             got=f"a value of another kind ({shown(str(error), 160)})",
             expected=FINISHED,
         ) from error
+
+
+@functools.cache
+def _template() -> Any:
+    """Return the compiled template: compiling it takes longer than a card."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    environment.filters |= {
+        name: getattr(escape, name) for name in ("cell", "code", "fenced", "text")
+    }
+    text = files("textadv").joinpath("templates/card.md.j2").read_text(encoding="utf-8")
+    return environment.from_string(text)
 
 
 class _Run:
@@ -252,7 +260,7 @@ class _Run:
 
 def _hub_id(name: object) -> str | None:
     """Return a name that can be a Hub id: no path, no file, no `package:NAME`."""
-    if isinstance(name, str) and _HUB_ID.fullmatch(name) and not Path(name).exists():
+    if isinstance(name, str) and _HUB_ID.fullmatch(name) and not exists(Path(name)):
         return name
     return None
 

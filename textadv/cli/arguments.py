@@ -80,7 +80,9 @@ def make_parser() -> argparse.ArgumentParser:
     one = add("attack", "Attack a stored model, or one text of yours, with one or more attacks.")
     takes_model(one)
     one.add_argument("overrides", nargs="*", metavar="attack.field=value", help="change an attack")
-    one.add_argument("--attack", required=True, help="names with commas; see: textadv list attacks")
+    one.add_argument(
+        "--attack", "--attacks", required=True, help="names with commas; see: textadv list attacks"
+    )
     one.add_argument("--data", help=DATA)
     takes_columns(one)
     takes_labels(one)
@@ -151,7 +153,7 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("--out", required=True, help="new .jsonl, .csv, .tsv or .parquet file")
     edits = one.add_mutually_exclusive_group(required=True)
     edits.add_argument("--source", help=f"random edits: {', '.join(SOURCES)}")
-    edits.add_argument("--attack", help="texts that attacks find, names with commas")
+    edits.add_argument("--attack", "--attacks", help="texts that attacks find, names with commas")
     one.add_argument("--copies", type=int, default=1, help="of each row [%(default)s]")
     one.add_argument("--rate", type=float, help="share of words edited by a source [0.1]")
     one.add_argument("--only-copies", action="store_true", help="leave the originals out")

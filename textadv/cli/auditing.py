@@ -18,6 +18,7 @@ from rich.text import Text
 from textadv.cli.common import console, names_of, print_notes, print_text
 from textadv.cli.opening import editable_columns, label_map_of
 from textadv.errors import ConfigError, DataError, TextAdvError, shown
+from textadv.files import exists
 
 if TYPE_CHECKING:
     from textadv.attacks import Example
@@ -167,7 +168,7 @@ def _victim(arguments: argparse.Namespace, name: str, max_length: int | None = N
     try:
         return ModelVictim.load(name, revision=arguments.revision, max_length=length)
     except TextAdvError as error:
-        if name in (arguments.target, arguments.model) or Path(name).exists():
+        if name in (arguments.target, arguments.model) or exists(Path(name)):
             raise
         raise DataError(
             f"{arguments.target}: model {shown(name)}",

@@ -152,7 +152,8 @@ class AttackTable:
             if row.fresh and (left := self._left(row))
         ]
         *_, speed, wait = self._total()
-        return f"{self.label}: {'; '.join(running)}; {speed} queries/s, time left {wait}"
+        so_far = "; ".join(running)
+        return f"{self.label}, accuracy so far: {so_far}; {speed} queries/s, time left {wait}"
 
     def cells(self, name: str) -> tuple[str, ...]:
         """Return the figures of one attack, under `COLUMNS`."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textadv.cli.common import console, named, print_notes, print_text, settings_of, value_of
-from textadv.errors import ConfigError, DataError
+from textadv.errors import ConfigError, DataError, ResourceError, shown
 
 if TYPE_CHECKING:
     from textadv.data.columns import Columns
@@ -150,6 +150,12 @@ def counterfit(arguments: argparse.Namespace) -> None:
         field, _, text = override.partition("=")
         fields[field] = value_of(field, text)
     config: Counterfit = settings.build(Counterfit, fields, "counterfit", {})
+    if not Path(arguments.vectors).exists():
+        raise ResourceError(
+            f"vectors {shown(arguments.vectors)}",
+            got="no such file",
+            expected="a .npy matrix beside words.txt, or a word2vec or GloVe text file",
+        )
     path = str(find("vectors", arguments.vectors).resolve())
     if (arguments.synonyms is None) != (arguments.antonyms is None):
         missing = "antonyms" if arguments.antonyms is None else "synonyms"
@@ -180,5 +186,6 @@ def counterfit(arguments: argparse.Namespace) -> None:
         ("antonyms", fit.antonyms, fit.antonym_cosine),
     ):
         figures = "" if cosines is None else f", mean cosine {cosines[0]:.3f} -> {cosines[1]:.3f}"
-        print_text(f"{kind}: {count} pairs with vectors{figures}")
+        pairs = "pair" if count == 1 else "pairs"
+        print_text(f"{kind}: {count} {pairs} with vectors{figures}")
     print_text(f"vectors: {arguments.output_dir}   (set TEXTADV_VECTORS to it)")

@@ -201,22 +201,24 @@ def _open_parquet(path: Path) -> Table:
     def failed(error: Exception) -> DataError:
         return DataError(display_name(path), got=f"broken Parquet ({shown(str(error))})")
 
+    broken = (pyarrow.ArrowException, OSError, UnicodeDecodeError)
     try:
         schema = pyarrow.parquet.read_schema(path)
-    except (pyarrow.ArrowException, OSError) as error:
+        columns = list(schema.names)
+    except broken as error:
         raise failed(error) from None
 
     def rows(wanted: list[str]) -> _Stream[list[Any]]:
         try:
             with pyarrow.parquet.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=1024, columns=wanted):
-                    columns = [batch.column(name).to_pylist() for name in wanted]
-                    yield from map(list, zip(*columns, strict=True))
-        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+                    values = [batch.column(name).to_pylist() for name in wanted]
+                    yield from map(list, zip(*values, strict=True))
+        except broken as error:
             raise failed(error) from None
 
     names = _recorded_class_names(schema.metadata or {})
-    return Table(name=display_name(path), columns=list(schema.names), rows=rows, class_names=names)
+    return Table(name=display_name(path), columns=columns, rows=rows, class_names=names)
 
 
 def _recorded_class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ from typing import Any
 from textadv.data.config import DataConfig
 from textadv.data.readers import SUFFIXES, Table, open_table
 from textadv.errors import DataError, shown
+from textadv.files import path_problem
 
 __all__ = ["is_file_name", "open_hub_splits", "open_splits"]
 
@@ -53,7 +54,8 @@ def open_splits(config: DataConfig, base_dir: Path, where: str) -> dict[str, Tab
 def is_file_name(source: str) -> bool:
     """Return whether a source means a local file rather than a Hub dataset."""
     path = Path(source)
-    return path.suffix.lower() in SUFFIXES or source.startswith((".", "/", "~")) or path.is_file()
+    named = path.suffix.lower() in SUFFIXES or source.startswith((".", "/", "~"))
+    return named or not path_problem(path)
 
 
 def open_hub_splits(

@@ -62,13 +62,12 @@ def head_layers(model: Any) -> list[nn.Linear]:
 
 def spectral_norm(weight: Tensor, iterations: int = 20) -> Tensor:
     """Return the largest singular value, by iterating on a subspace of 16 dimensions."""
-    matrix = weight.detach().float()
+    matrix = weight.detach()
+    matrix = matrix if matrix.dtype == torch.float64 else matrix.float()
     if matrix.shape[0] < matrix.shape[1]:
         matrix = matrix.T
     width = matrix.shape[1]
-    space = torch.eye(width, min(width, 16), device=matrix.device) + 1 / width
+    space = torch.eye(width, min(width, 16), device=matrix.device, dtype=matrix.dtype) + 1 / width
     for _ in range(iterations if width > 16 else 0):
         space = torch.linalg.qr(matrix.T @ (matrix @ space)).Q
-    if width <= 16:
-        space = torch.eye(width, device=matrix.device)
-    return torch.linalg.svdvals(matrix @ space)[0]
+    return torch.linalg.svdvals(matrix @ space if width > 16 else matrix)[0]

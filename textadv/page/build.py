@@ -94,7 +94,7 @@ def build_page(runs: Sequence[Results], *, label_names: Mapping[int, str] | None
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_unbroken,
+        finalize=_shown,
     )
     template = environment.from_string(_package_file("report.html.j2"))
     values: dict[str, Any] = {
@@ -109,9 +109,12 @@ def build_page(runs: Sequence[Results], *, label_names: Mapping[int, str] | None
     return template.render(values)
 
 
-def _unbroken(value: Any) -> Any:
-    """Keep a number and its percent sign on one line."""
-    return value.replace(" %", "\u00a0%") if type(value) is str else value
+def _shown(value: Any) -> Any:
+    """Escape what shows nothing, half characters too; keep numbers and percent signs together."""
+    if type(value) is not str:
+        return value
+    lines = (visible(line, limit=None) for line in value.split("\n"))
+    return "\n".join(lines).replace(" %", "\u00a0%")
 
 
 def _package_file(name: str) -> str:
