@@ -8,7 +8,12 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    BitsAndBytesConfig,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+)
 
 import textadv
 from tests.batches import full_batch
@@ -209,6 +214,43 @@ def test_quantised_bases(base, tolerance, tmp_path):
         found.append((logits.detach(), grad))
     for rounded, expected in zip(*found, strict=True):
         assert (rounded - expected).norm() <= tolerance * expected.norm()
+
+
+def test_a_quantised_model_of_ones_own_has_gradients(tmp_path):
+    """On CPUs with bfloat16 the first pass without gradients would cut them off."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    config = LlamaConfig(**sizes, num_attention_heads=2, vocab_size=64, num_labels=2)
+    torch.manual_seed(0)
+    LlamaForSequenceClassification(config).save_pretrained(tmp_path)
+    how = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    inputs = {"input_ids": torch.arange(3, 15).view(2, 6), "labels": torch.tensor([0, 1])}
+    batch = inputs | {"attention_mask": torch.ones(2, 6, dtype=torch.long)}
+    batch["special_tokens_mask"] = torch.zeros(2, 6, dtype=torch.long)
+
+    def own():
+        return LlamaForSequenceClassification.from_pretrained(
+            tmp_path, quantization_config=how, dtype=torch.float32, pad_token_id=0
+        ).eval()
+
+    ports = [textadv.wrap(own()), textadv.wrap(ModelVictim(own(), make_tokenizer()).model)]
+    grads = []
+    for port, evaluate in zip(ports, (True, False), strict=True):
+        delta = torch.zeros_like(port.embed(batch)).requires_grad_()
+        if evaluate:
+            with torch.no_grad():
+                port.model(**inputs)
+        grads += torch.autograd.grad(port.loss(port.logits(batch, delta), batch).sum(), delta)
+    torch.testing.assert_close(grads[0], grads[1], rtol=0, atol=0)
+    assert (grads[0].norm(dim=2) > 0).all()
+    late = own()
+    with torch.no_grad():
+        late(**inputs)
+    if bitsandbytes.nn.Linear4bit(64, 64).support_avx512bf16_for_cpu:
+        with pytest.raises(
+            UnsupportedModelError, match=r"4-bit weights .* wrap it before its first"
+        ):
+            textadv.wrap(late)
 
 
 def test_the_block_of_a_recipe():

@@ -154,11 +154,6 @@ def add_adapters(model: Any, config: LoRAConfig, name: str, where: str = "model.
     for parameter in wrapped.parameters():
         if parameter.requires_grad:  # PEFT leaves the head in the type of the base
             parameter.data = parameter.data.float()
-    for module in wrapped.modules():
-        # On some CPUs bitsandbytes packs 4 bits in the first pass without gradients, and no
-        # gradient goes through them from then on.
-        if getattr(module, "support_avx512bf16_for_cpu", False):
-            module.support_avx512bf16_for_cpu = False
     return wrapped
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from textadv import models
+from textadv import models, modes
 from textadv.errors import (
     DataError,
     MemoryLimitError,
@@ -71,7 +71,7 @@ class ModelVictim:
     ) -> None:
         default = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device if device is not None else default)
-        model.to(self.device).eval()
+        modes.keep_differentiable(model.to(self.device).eval())
         self.model = cast("Any", model)
         self.tokenizer = tokenizer
         self.batch_tokens = batch_tokens or default_batch_tokens(self.device)

@@ -75,6 +75,7 @@ class EmbeddingPort:
         self.captured: dict[str, Tensor] = {}
         self._special_ids = tokens.special_ids(tokenizer)
         self.parts = parts.Parts(model)
+        modes.keep_differentiable(model)
         self._place = find_site(model, site)
         self.site, self.dim = self._place.name, self._place.dim
         self._hook = Hook(model, self._place)
