@@ -175,7 +175,7 @@ FLAWS = [
     Specimen("queries not counted", lambda: flaws.fewer_queries(1 / 3), "A29"),
     Specimen("some queries not counted", lambda: flaws.fewer_queries(0.9, other=True), "A29"),
     Specimen("outcomes of another model", flaws.another_models_records, "A30"),
-    Specimen("an attack without a seed", lambda: with_attack(flaws.Unseeded(), other=True), "A30"),
+    Specimen("an attack without a seed", flaws.unseeded, "A30"),
 ]
 
 
