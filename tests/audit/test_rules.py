@@ -10,6 +10,7 @@ import pytest
 from tests.audit.toys import CONFIG, honest, subject
 from tests.audit.zoo import FLAWS, HONEST, halves
 from tests.results import made
+from textadv.attacks.examples import make_examples
 from textadv.audit import RULES, AuditReport, Finding, audit, subject_of_run, with_audit
 from textadv.audit.thresholds import THRESHOLDS, grade
 from textadv.errors import ConfigError, DataError
@@ -43,6 +44,23 @@ def test_an_honest_model_has_no_failure_and_every_rule_runs():
     assert found.exit_code == 0
     assert str(found).endswith("SUPPORTED WITH FLAGS")
     assert json.loads(json.dumps(found.to_dict()))["verdict"] == "SUPPORTED WITH FLAGS"
+
+
+def test_the_last_attack_of_a_cascade_is_not_blamed_for_what_the_others_left_it():
+    own = honest()
+    (name,) = own.attacks
+    (bare,) = make_examples(["a ."], [0], ids=["bare"])
+    record = dataclasses.replace(
+        own.records[0], id="bare", attack="late", status="unresolved", reason="no_candidates"
+    )
+    late = dataclasses.replace(
+        own,
+        examples=[*own.examples, bare],
+        attacks={name: own.attacks[name], "late": own.attacks[name]},
+        records=(*own.records, record),
+    )
+    found = audit(late, CONFIG, rules=["A16", "A19"])
+    assert [one.outcome for one in found.findings] == ["PASS", "PASS"], found
 
 
 def test_both_halves_of_the_zoo_have_a_flaw_for_every_rule():

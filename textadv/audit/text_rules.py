@@ -108,7 +108,7 @@ def coverage(probe: Probe) -> Result:
 
 def _covered(texts: TextProbe) -> tuple[int, int, str]:
     """Return how many words, or texts, have candidates, of how many."""
-    words = [(attackable(one.words), lattice(texts.attack, one.words)) for one in texts.examples]
+    words = [(attackable(one.words), lattice(texts.attack, one.words)) for one in texts.sample]
     if words and all(found is not None for _, found in words):
         total = sum(len(positions) for positions, _ in words)
         have = sum(sum(at in (found or ()) for at in positions) for positions, found in words)

@@ -144,8 +144,17 @@ class TextProbe:
             for record in self.subject.records
             if record.attack == self.name and record.status != "wrong_before"
         }
-        found = [one for one in self.subject.examples if one.id in own or not own]
-        found.sort(key=lambda one: derive(self.config.seed, "texts", one.id))
+        return self._drawn([one for one in self.subject.examples if one.id in own or not own])
+
+    @functools.cached_property
+    def sample(self) -> list[Example]:
+        """Examples for what no record decides: those, and others where few were left to it."""
+        own = {example.id for example in self.examples}
+        others = self._drawn([one for one in self.subject.examples if one.id not in own])
+        return [*self.examples, *others][: self.config.num_texts]
+
+    def _drawn(self, examples: list[Example]) -> list[Example]:
+        found = sorted(examples, key=lambda one: derive(self.config.seed, "texts", one.id))
         return found[: self.config.num_texts]
 
     @functools.cached_property
@@ -189,7 +198,7 @@ class TextProbe:
     def fragile(self) -> list[Record]:
         """Records of the attack on a victim that any change flips."""
         size = self.probe.victim_logits.shape[1]
-        alike = [dataclasses.replace(example, label=0) for example in self.examples[:FRAGILE]]
+        alike = [dataclasses.replace(example, label=0) for example in self.sample[:FRAGILE]]
         return self.run(Fragile(alike, size), alike)
 
 
