@@ -74,8 +74,8 @@ class Stop(Exception):
 class StopAt:
     """Raise after a step, before anything else can be written."""
 
-    def __init__(self, step):
-        self.step = step
+    def __init__(self, step, stop=Stop):
+        self.step, self.stop = step, stop
 
     def on_start(self, info):
         """Nothing to do."""
@@ -83,7 +83,7 @@ class StopAt:
     def on_step(self, step, figures):
         """Stop at the chosen step."""
         if step == self.step:
-            raise Stop
+            raise self.stop
 
     def on_validation(self, step, figures):
         """Nothing to do."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor
 
 from textadv.seeding import derive
 from textadv.training import TrainingConfig
+
+if TYPE_CHECKING:
+    from textadv.attacks.base import Example
 
 __all__ = ["Encoded", "MicroBatches", "Share", "plan_epoch", "plan_evaluation"]
 
@@ -89,6 +92,17 @@ class Encoded:
         """Encode a dataset with the columns `id`, `text` and `label`."""
         columns = dataset.with_format(None)[:]
         return cls(columns["text"], columns["label"], tokenizer, ids=columns["id"], **options)
+
+    @classmethod
+    def from_examples(cls, examples: Sequence[Example], tokenizer: Any, **options: Any) -> Encoded:
+        """Encode examples of an attack as they are before it."""
+        return cls(
+            [example.words.texts for example in examples],
+            [example.label for example in examples],
+            tokenizer,
+            ids=[example.id for example in examples],
+            **options,
+        )
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -66,13 +66,7 @@ def evaluate_victim(
         commands=commands,
     )
     if config.perturbations and (processes is None or processes.process_index == 0):
-        encoded = Encoded(
-            [example.words.texts for example in sample],
-            [example.label for example in sample],
-            victim.tokenizer,
-            max_length=victim.max_length,
-            ids=[example.id for example in sample],
-        )
+        encoded = Encoded.from_examples(sample, victim.tokenizer, max_length=victim.max_length)
         figures = measure_perturbations(
             wrap(victim.model, victim.tokenizer), encoded, config.perturbations, seed=config.seed
         )

@@ -21,6 +21,7 @@ from tests.faults.experiments import (
     undetected,
 )
 from tests.faults.harness import contents, differences
+from tests.test_trainer import StopAt
 from textadv import checkpoint, cli
 from textadv.errors import CheckpointError
 from textadv.interrupts import Interrupted
@@ -194,27 +195,9 @@ def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch)
     monkeypatch.setattr(checkpoint, "_sync", lambda p: (events.append(("sync", p.name)), sync(p)))
     monkeypatch.setattr(type(tmp_path), "rename", renamed)
     with pytest.raises(Interrupted):  # whatever stops it after the first save
-        make_trainer(tmp_path / "run", "fat", callback=StopAt(3), **DAMAGED).fit()
+        make_trainer(tmp_path / "run", "fat", callback=StopAt(3, Interrupted(15)), **DAMAGED).fit()
     at = events.index(("rename", ".step-00000002.tmp", "step-00000002"))
     files = {path.name for path in (tmp_path / "run/checkpoints/step-00000002").iterdir()}
     assert files <= {name for kind, name, *_ in events[:at] if kind == "sync"}
     assert events[at - 1] == ("sync", ".step-00000002.tmp")
     assert events[at + 1] == ("sync", "checkpoints")
-
-
-class StopAt:
-    """Stop after a step."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_start(self, info):
-        """Nothing to do."""
-
-    def on_step(self, step, figures):
-        """Stop at the chosen step."""
-        if step == self.step:
-            raise Interrupted(15)
-
-    def on_validation(self, step, figures):
-        """Nothing to do."""

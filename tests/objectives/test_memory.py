@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.models import make_tokenizer, sentiment_rows
+from tests.test_trainer import Stop, StopAt
 from textadv.batching import Encoded
 from textadv.objectives import FAT, SMART, TAVAT, Clean, FreeAT
 from textadv.testing import tiny_model
@@ -20,28 +21,6 @@ OBJECTIVES = {
     "tavat": TAVAT(),
     "smart with average": SMART(bregman=1.0),
 }
-
-
-class Stop(Exception):
-    """Stands for a killed process."""
-
-
-class StopAt:
-    """Raise after a step."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_start(self, info):
-        """Nothing to do."""
-
-    def on_step(self, step, figures):
-        """Stop at the chosen step."""
-        if step == self.step:
-            raise Stop
-
-    def on_validation(self, step, figures):
-        """Nothing to do."""
 
 
 def encode(count, seed=0):

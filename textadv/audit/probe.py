@@ -90,12 +90,8 @@ class Probe:
         """Return examples as tokens."""
         if self.subject.tokenizer is None:
             raise NotRunnableError("the model gives no access to its tokenizer")
-        return Encoded(
-            [example.words.texts for example in examples],
-            [example.label for example in examples],
-            self.subject.tokenizer,
-            max_length=self.subject.max_length,
-            ids=[example.id for example in examples],
+        return Encoded.from_examples(
+            examples, self.subject.tokenizer, max_length=self.subject.max_length
         )
 
     @functools.cached_property

@@ -223,11 +223,5 @@ def _command(
 
 
 def _encoded(victim: ModelVictim, sample: Sequence[Example]) -> tuple[EmbeddingPort, Encoded]:
-    encoded = Encoded(
-        [example.words.texts for example in sample],
-        [example.label for example in sample],
-        victim.tokenizer,
-        max_length=victim.max_length,
-        ids=[example.id for example in sample],
-    )
+    encoded = Encoded.from_examples(sample, victim.tokenizer, max_length=victim.max_length)
     return EmbeddingPort(victim.model, victim.tokenizer), encoded
